@@ -33,7 +33,7 @@ help:
 
 setup: .course/$(STACK)/installed
 
-.course/$(STACK)/installed: tools/locks/$(STACK).txt
+.course/$(STACK)/installed: tools/locks/$(STACK).txt tools/setup.sh tools/fix_billiard.py
 	@sh tools/setup.sh $(STACK)
 
 redis: setup

@@ -28,6 +28,7 @@ sh tools/uv.sh venv --quiet --quiet --no-project --relocatable --python "$python
     fail "There is no Python $python here and none could be downloaded: $hint."
 sh tools/uv.sh pip sync --quiet --require-hashes --python $new tools/locks/$stack.txt ||
     fail "The packages could not be installed: with a network, type the command again."
+[ "$stack" = latest ] || $new/bin/python tools/fix_billiard.py
 touch $new/installed
 rm -rf $env
 mv $new $env
