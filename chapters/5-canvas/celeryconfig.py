@@ -22,8 +22,5 @@ task_track_started = True
 task_acks_late = True
 task_reject_on_worker_lost = True
 
-# A worker holds one message for each of its processes, and leaves the rest to other workers.
-worker_prefetch_multiplier = 1
-
 # A message that was taken and not acknowledged goes back into the queue after an hour.
 broker_transport_options = {"visibility_timeout": 3600}
