@@ -22,7 +22,8 @@ help:
 	@echo 'make chapter-N-worker   start Redis where none answers, and the worker of chapter N (ARGS="-c 4" is passed on)'
 	@echo 'make chapter-N-shell    Python in the folder of chapter N, for a second terminal'
 	@echo 'make chapter-N-diff     what changed since the chapter before'
-	@echo 'make chapter-N-test     the suite of chapter N'
+	@echo 'make chapter-N-start    copy the chapter before into a new folder, DIR=~/my-attempt, to write chapter N yourself'
+	@echo 'make chapter-N-test     the suite of chapter N (DIR=~/my-attempt runs it on your own folder)'
 	@echo 'make test               every suite'
 	@echo 'make redis, make stop   start Redis on 127.0.0.1:6379; stop the one that we started'
 	@echo 'make setup              install the stack'
@@ -52,7 +53,10 @@ chapter-%-diff:
 	@sh tools/diff.sh $(chapter)
 
 chapter-%-test: setup
-	@$(PYTHON) -m pytest --chapter=$(chapter) $(ARGS)
+	@$(PYTHON) -m pytest --chapter=$(chapter) $(if $(DIR),--dir="$(DIR)") $(ARGS)
+
+chapter-%-start:
+	@sh tools/start.sh $(chapter) "$(DIR)"
 
 test: setup
 	@$(PYTHON) -m pytest $(ARGS)
@@ -67,6 +71,7 @@ lock:
 
 clean: stop
 	rm -rf .course
-	find . -name __pycache__ -o -name .pytest_cache -o -name .ruff_cache | xargs rm -rf
+	find chapters tests tools -name __pycache__ -prune -exec rm -rf {} +
+	rm -rf .pytest_cache .ruff_cache
 
 .PHONY: help setup redis stop test lint lock clean

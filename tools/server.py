@@ -58,7 +58,7 @@ def compose(*words):
 
 
 def run(*command):
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
 
 
 def is_container():
@@ -102,7 +102,9 @@ def already_there(wanted):
     else:
         kind = "other"
     if wanted and wanted != kind:
-        sys.exit(f"REDIS={wanted} cannot start: another server answers at {HOST}:{PORT}; `make stop` ends it if it is ours.")
+        sys.exit(
+            f"REDIS={wanted} cannot start: another server answers at {HOST}:{PORT}; `make stop` ends it if it is ours."
+        )
     what = "the embedded server" if kind == "embedded" else "the server that already answers"
     return f"Redis: {what} at {HOST}:{PORT}."
 
