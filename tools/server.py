@@ -62,9 +62,12 @@ def run(*command):
 
 
 def is_container():
-    """Tell whether this checkout's container serves."""
-    listed = compose("ps", "-q", "redis")
-    return bool(listed and listed.stdout.strip())
+    """Tell whether a running container of this checkout serves."""
+    if not shutil.which("docker"):
+        return False
+    labels = {"service": "redis", "project.working_dir": ROOT}
+    filters = [f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items()]
+    return bool(run("docker", "ps", "--quiet", *filters).stdout.strip())
 
 
 def engine_answers():
@@ -89,8 +92,16 @@ def start():
         sys.exit(f"REDIS={wanted} is unknown: it is docker or embedded, or left out.")
     if answers():
         return already_there(wanted)
-    if wanted == "docker" or (not wanted and engine_answers()):
-        return start_container()
+    if wanted == "embedded" or not engine_answers():
+        if wanted == "docker":
+            sys.exit("No Docker engine answers: start Docker, or use REDIS=embedded.")
+        return start_embedded()
+    failure = start_container()
+    if not failure:
+        return f"Redis: a Docker container at {HOST}:{PORT}."
+    if wanted:
+        sys.exit(f"{failure} REDIS=embedded goes on without Docker.")
+    print(f"{failure} The embedded server takes its place.")
     return start_embedded()
 
 
@@ -110,15 +121,15 @@ def already_there(wanted):
 
 
 def start_container():
+    """Start the service redis of docker-compose.yml; return what went wrong, or None."""
     done = compose("up", "-d", "redis")
     if done is None:
-        sys.exit("REDIS=docker needs Docker with its compose command: install it, or use REDIS=embedded.")
+        return "Docker has no compose command."
     if done.returncode:
-        sys.stderr.write(done.stderr)
-        sys.exit("Docker could not start Redis; use REDIS=embedded to go on without Docker.")
+        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return f"Docker could not start Redis ({reason})."
     if not wait_until(answers, 30):
-        sys.exit("Redis was started in Docker and does not answer: `docker compose logs redis` says why.")
-    return f"Redis: a Docker container at {HOST}:{PORT}."
+        return "Redis was started in Docker and does not answer."
 
 
 def start_embedded():
