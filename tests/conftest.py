@@ -1,0 +1,291 @@
+"""One server for each pytest process, one worker for each chapter, and pytest-celery's fixtures on them."""
+
+import gc
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import celery.app.builtins  # noqa: F401  registers Celery's own tasks
+import pytest
+from celery import _state
+from celery.app.utils import find_app
+from celery.result import AsyncResult
+from course import CHAPTERS, ROOT, TESTS, child_environment, forget_modules, short
+from nodes import DatabaseContainer, LocalWorker, ServerContainer, Watcher, WorkerContainer
+from pytest_celery import (
+    CeleryBackendCluster,
+    CeleryBrokerCluster,
+    CeleryTestBackend,
+    CeleryTestBroker,
+    CeleryWorkerCluster,
+)
+
+CELERYS_OWN = set(_state._on_app_finalizers)
+# Workers of the next tests start while the present one waits.
+LOOK_AHEAD = 3
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("course")
+    group.addoption("--chapter", choices=CHAPTERS, help="run the suite of this chapter only")
+    group.addoption("--dir", help="run it on this folder instead of the chapter's own; needs --chapter")
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers",
+        "own_worker(count=1, probe=False, settings={}, args=(), env={}): the test has workers, and a database, of"
+        " its own; with probe=True they run tests/probe.py; they are started early, so count=0 starts none",
+    )
+    folder = config.getoption("--dir")
+    if folder:
+        if not config.getoption("--chapter"):
+            raise pytest.UsageError("--dir needs --chapter, to know which suite to run on it.")
+        if not Path(folder).expanduser().is_dir():
+            raise pytest.UsageError(f"There is no folder {folder}.")
+    config.course = Course(config)
+
+
+def pytest_generate_tests(metafunc):
+    """A test that has `chapter` runs on its file's CHAPTER, or on every chapter where the file names none."""
+    if "chapter" in metafunc.fixturenames:
+        own = getattr(metafunc.module, "CHAPTER", None)
+        metafunc.parametrize("chapter", [own] if own else CHAPTERS, indirect=True, scope="session")
+
+
+def chapter_of(item):
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.get("chapter") if callspec else getattr(item.module, "CHAPTER", None)
+
+
+def group_of(item):
+    return f"{chapter_of(item)}{' lesson' if item.module.__name__ == 'test_lessons' else ''}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    wanted = config.getoption("--chapter")
+    if wanted:
+        left_out = [item for item in items if chapter_of(item) != wanted]
+        items[:] = [item for item in items if chapter_of(item) == wanted]
+        config.hook.pytest_deselected(items=left_out)
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Start the workers of this test and of the next ones: pytest-xdist keeps a group in one process."""
+    items = [other for other in item.session.items if group_of(other) == group_of(item)]
+    here = items.index(item)
+    for other in items[here : here + 1 + LOOK_AHEAD]:
+        item.config.course.prepare(other)
+
+
+def pytest_runtest_teardown(item):
+    item.config.course.leave(item)
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "course"):
+        config.course.close()
+
+
+class Place:
+    """A folder with an app, a database for it, and the workers that serve it."""
+
+    def __init__(self, course, name, folder, count=1, probe=False, settings=None, args=(), env=None):
+        self.course = course
+        self.name = name
+        self.folder = Path(folder)
+        self.module = "probe" if probe else "tasks"
+        self.settings = settings or {}
+        self.database = course.next_database()
+        self.url = course.server.url(self.database)
+        self.env = child_environment(self.url) | (env or {})
+        if probe:
+            self.env["PYTHONPATH"] = str(TESTS)
+            self.env["PROBE_SETTINGS"] = json.dumps(self.settings)
+        self.args = list(args)
+        self.modules = None
+        self.workers = []
+        for number in range(count):
+            self.add_worker(["-n", f"worker{number + 1}@%h"] if count > 1 else [])
+
+    def add_worker(self, args=()):
+        """Start one more worker; it is not waited for."""
+        level = [] if any(arg.startswith("--loglevel") for arg in self.args) else ["--loglevel=info"]
+        command = [sys.executable, "-m", "celery", "-A", self.module, "worker", *level, "-c", "2"]
+        command += [*self.args, *args]
+        name = f"{self.name}-{self.database}-worker-{len(self.workers) + 1}"
+        worker = WorkerContainer(self.course.watcher, name, command, self.folder, self.env, self.course.temp)
+        self.workers.append(worker)
+        return worker
+
+    def enter(self, monkeypatch):
+        """Make the folder's modules importable, with its database in the environment; return the app."""
+        for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
+            monkeypatch.setenv(name, self.url)
+        for name in ("PROBE_SETTINGS",):
+            if name in self.env:
+                monkeypatch.setenv(name, self.env[name])
+        monkeypatch.chdir(self.folder)
+        monkeypatch.syspath_prepend(str(self.folder))
+        forget_modules()
+        # Celery gives an app the tasks of all apps that were imported before: these are other chapters' here.
+        _state._on_app_finalizers.intersection_update(CELERYS_OWN)
+        try:
+            app = find_app(self.module)
+            app.loader.import_default_modules()
+        except Exception as error:
+            pytest.fail(
+                f"{short(self.folder)}: `-A {self.module}` should find an app, and"
+                f" {type(error).__name__} was raised: {error}",
+                pytrace=False,
+            )
+        app.set_current()
+        app.set_default()
+        return app
+
+    def close(self):
+        for worker in self.workers:
+            worker.teardown()
+
+
+class Course:
+    """What a pytest process has started. Nothing is started before a test needs it."""
+
+    def __init__(self, config):
+        self.config = config
+        self.databases = 0
+        self.main = {}
+        self.own = {}
+        self.started = False
+
+    def start(self):
+        if self.started:
+            return
+        self.started = True
+        self.temp = Path(tempfile.mkdtemp(prefix="course-"))
+        self.watcher = Watcher()
+        self._server = ServerContainer(self.watcher, self.temp, child_environment(""))
+        self._server.ready()
+
+    @property
+    def server(self):
+        self.start()
+        return self._server
+
+    def next_database(self):
+        self.databases += 1
+        return self.databases
+
+    def folder(self, chapter):
+        other = self.config.getoption("--dir")
+        return Path(other).expanduser().resolve() if other else ROOT / "chapters" / chapter
+
+    def main_place(self, chapter):
+        if chapter not in self.main:
+            self.start()
+            self.main[chapter] = Place(self, chapter, self.folder(chapter))
+        return self.main[chapter]
+
+    def prepare(self, item):
+        chapter = chapter_of(item)
+        if not chapter or "chapter" not in item.fixturenames:
+            return
+        marker = item.get_closest_marker("own_worker")
+        if marker and item.nodeid not in self.own:
+            self.start()
+            self.own[item.nodeid] = Place(self, chapter, self.folder(chapter), **marker.kwargs)
+        elif not marker and "place" in item.fixturenames:
+            self.main_place(chapter)
+
+    def leave(self, item):
+        place = self.own.get(item.nodeid)
+        if place:
+            place.close()
+
+    def close(self):
+        if not self.started:
+            return
+        self.started = False
+        for place in [*self.main.values(), *self.own.values()]:
+            place.close()
+        # A result that is deleted later would look for the server, for 20 seconds.
+        for thing in gc.get_objects():
+            if type(thing) is AsyncResult:
+                thing.backend = None
+        self._server.teardown()
+        self.watcher.close()
+        shutil.rmtree(self.temp, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def chapter(request):
+    """The name of the chapter under test."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def course(request):
+    return request.config.course
+
+
+@pytest.fixture
+def folder(chapter, course):
+    """The folder under test: the chapter's own, or the learner's."""
+    return course.folder(chapter)
+
+
+@pytest.fixture
+def place(request, chapter, course):
+    """The chapter's worker and database, or the test's own where it is marked `own_worker`."""
+    if request.node.get_closest_marker("own_worker"):
+        return course.own[request.node.nodeid]
+    return course.main_place(chapter)
+
+
+@pytest.fixture
+def app(place, monkeypatch):
+    """The chapter's app, imported afresh; `celery_setup.app` is the same."""
+    yield place.enter(monkeypatch)
+    forget_modules()
+
+
+# pytest-celery's fixtures, on local processes.
+
+
+@pytest.fixture
+def celery_setup_app(app):
+    return app
+
+
+@pytest.fixture
+def celery_worker_cluster(place, app):
+    for worker in place.workers:
+        worker.ready()
+    return CeleryWorkerCluster(*(LocalWorker(worker, app) for worker in place.workers))
+
+
+@pytest.fixture
+def celery_broker_cluster(place, course):
+    return CeleryBrokerCluster(CeleryTestBroker(DatabaseContainer(course.server, place.database)))
+
+
+@pytest.fixture
+def celery_backend_cluster(place, course):
+    return CeleryBackendCluster(CeleryTestBackend(DatabaseContainer(course.server, place.database)))
+
+
+@pytest.fixture
+def worker(celery_setup):
+    return celery_setup.worker
+
+
+@pytest.fixture
+def redis(celery_setup):
+    """A client of the test's database."""
+    return celery_setup.broker.container.client

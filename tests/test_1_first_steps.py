@@ -1,0 +1,93 @@
+"""Chapter 1: an app, a task, a worker, a result."""
+
+import pytest
+from course import expect, expect_raises
+from kombu.exceptions import EncodeError
+from nodes import wait_until
+
+CHAPTER = "1-first-steps"
+
+
+@pytest.fixture
+def add(celery_setup, app):
+    expect("tasks.add" in app.tasks, f"There should be a task tasks.add; the app has {own_tasks(app)}.")
+    return app.tasks["tasks.add"]
+
+
+def own_tasks(app):
+    return sorted(name for name in app.tasks if not name.startswith("celery."))
+
+
+def test_worker_lists_the_task(worker):
+    listed = worker.logs().partition("[tasks]")[2].partition("\n\n")[0].split()
+    expect("tasks.add" in listed, f"The worker should list tasks.add when it starts; it listed {listed}.")
+
+
+def test_add_gives_8(add):
+    found = add.delay(4, 4).get(timeout=10)
+    expect(found == 8, f"add.delay(4, 4).get() should give 8, it gave {found!r}.")
+
+
+def test_delay_returns_a_result_that_becomes_ready(add):
+    result = add.delay(1, 2)
+    expect(len(result.id) == 36, f"The result of delay should have an id, it has {result.id!r}.")
+    result.get(timeout=10)
+    expect(
+        result.ready() and result.state == "SUCCESS",
+        f"A fetched result should be SUCCESS, not {result.state}.",
+    )
+
+
+def test_add_is_a_plain_call_here(app, redis):
+    found = app.tasks["tasks.add"](4, 4)
+    expect(found == 8, f"add(4, 4), called as a function, should give 8, it gave {found!r}.")
+    expect(redis.llen("celery") == 0, "add(4, 4), called as a function, should send no message.")
+
+
+@pytest.mark.parametrize("line", ["asked: 4 + 4", "answer: 8"])
+def test_task_says_what_it_does_at_debug(add, worker, line):
+    add.delay(4, 4).get(timeout=10)
+    wait_until(lambda: line in worker.container.stderr(), 5)
+    lines = [
+        text for text in worker.container.stderr().splitlines() if line in text and "succeeded" not in text
+    ]
+    expect(lines, f'The worker should log "{line}" for add.delay(4, 4), and did not.')
+    expect("| DEBUG" in lines[-1], f'The task should log "{line}" at DEBUG, it logged: {lines[-1]}')
+
+
+def test_exception_of_the_task_is_raised_in_the_caller(add, worker):
+    with expect_raises(TypeError, 'add.delay(4, "4").get() should raise TypeError'):
+        add.delay(4, "4").get(timeout=10)
+    worker.assert_log_exists("raised unexpected: TypeError", timeout=5)
+
+
+def test_argument_that_json_cannot_carry_is_not_sent(add, redis):
+    with expect_raises(EncodeError, "add.delay({4}, {4}) should raise EncodeError"):
+        add.delay({4}, {4})
+    expect(
+        redis.llen("celery") == 0, "add.delay({4}, {4}) should send nothing, and a message was in the queue."
+    )
+
+
+def test_missing_argument_is_noticed_by_the_caller(add, redis):
+    with expect_raises(TypeError, "add.delay(4) should raise TypeError"):
+        add.delay(4)
+    expect(redis.llen("celery") == 0, "add.delay(4) should send nothing, and a message was in the queue.")
+
+
+@pytest.mark.own_worker(count=0)
+def test_get_times_out_where_no_worker_runs(app):
+    from celery.exceptions import TimeoutError as CeleryTimeout
+
+    with expect_raises(CeleryTimeout, "With no worker, get(timeout=0.2) should raise TimeoutError"):
+        app.tasks["tasks.add"].delay(4, 4).get(timeout=0.2)
+
+
+def test_no_result_without_a_backend(place, monkeypatch):
+    app = place.enter(monkeypatch)
+    monkeypatch.delenv("CELERY_RESULT_BACKEND")
+    app.conf.result_backend = None
+    with expect_raises(
+        NotImplementedError, "Without a result backend, get() should raise NotImplementedError"
+    ):
+        app.tasks["tasks.add"].delay(4, 4).get(timeout=5)
