@@ -139,7 +139,7 @@ class Place:
         try:
             app = find_app(self.module)
             app.loader.import_default_modules()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  whatever the code under test raises
             pytest.fail(
                 f"{short(self.folder)}: `-A {self.module}` should find an app, and"
                 f" {type(error).__name__} was raised: {error}",
@@ -216,7 +216,7 @@ class Course:
             place.close()
         # A result that is deleted later would look for the server, for 20 seconds.
         for thing in gc.get_objects():
-            if type(thing) is AsyncResult:
+            if issubclass(type(thing), AsyncResult):
                 thing.backend = None
         self._server.teardown()
         self.watcher.close()
