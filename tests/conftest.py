@@ -96,7 +96,9 @@ def pytest_unconfigure(config):
 class Place:
     """A folder with an app, a database for it, and the workers that serve it."""
 
-    def __init__(self, course, name, folder, count=1, probe=False, settings=None, args=(), env=None):
+    def __init__(
+        self, course, name, folder, count=1, probe=False, settings=None, args=(), env=None, without=()
+    ):
         self.course = course
         self.name = name
         self.folder = Path(folder)
@@ -105,6 +107,8 @@ class Place:
         self.database = course.next_database()
         self.url = course.server.url(self.database)
         self.env = child_environment(self.url) | (env or {})
+        for variable in without:
+            self.env.pop(variable, None)
         if probe:
             self.env["PYTHONPATH"] = str(TESTS)
             self.env["PROBE_SETTINGS"] = json.dumps(self.settings)
