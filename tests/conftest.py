@@ -60,25 +60,39 @@ def chapter_of(item):
     return callspec.params.get("chapter") if callspec else getattr(item.module, "CHAPTER", None)
 
 
-def group_of(item):
-    return f"{chapter_of(item)}{' lesson' if item.module.__name__ == 'test_lessons' else ''}"
+def group_of(nodeid):
+    """Tests of a group share a worker: a file, or the tests that test_lessons.py has for one chapter."""
+    file, _, rest = nodeid.partition("::")
+    return file + rest.partition("[")[2] if file.endswith("test_lessons.py") else file
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
     wanted = config.getoption("--chapter")
     if wanted:
         left_out = [item for item in items if chapter_of(item) != wanted]
         items[:] = [item for item in items if chapter_of(item) == wanted]
         config.hook.pytest_deselected(items=left_out)
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    # The lessons first: they take longest, and read the log of a worker that has done nothing else yet.
+    items.sort(key=lambda item: item.module.__name__ != "test_lessons")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep a group in one process. pytest-xdist's own loadgroup marks do not work with pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return group_of(nodeid)
+
+    return ByGroup(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """Start the workers of this test and of the next ones: pytest-xdist keeps a group in one process."""
-    items = [other for other in item.session.items if group_of(other) == group_of(item)]
+    """Start the workers of this test and of the next ones: a group stays in one process."""
+    group = group_of(item.nodeid)
+    items = [other for other in item.session.items if group_of(other.nodeid) == group]
     here = items.index(item)
     for other in items[here : here + 1 + LOOK_AHEAD]:
         item.config.course.prepare(other)
