@@ -167,8 +167,9 @@ def statements(source):
             continue
         statement = lines[number][4:] + "\n"
         number += 1
-        # A line of dots goes on with the statement only where that is not whole: else it is output.
-        while number < len(lines) and lines[number].startswith("...") and incomplete(statement):
+        # A line of dots goes on with the statement only where that is not whole or has a block: else it is output.
+        block = statement.rstrip().endswith(":")
+        while number < len(lines) and lines[number].startswith("...") and (block or incomplete(statement)):
             statement += lines[number][4:] + "\n"
             number += 1
         shown = []
