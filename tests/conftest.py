@@ -3,7 +3,6 @@
 import gc
 import json
 import shutil
-import sys
 import tempfile
 from pathlib import Path
 
@@ -13,7 +12,8 @@ from celery import _state
 from celery.app.utils import find_app
 from celery.result import AsyncResult
 from course import CHAPTERS, ROOT, TESTS, child_environment, forget_modules, short
-from nodes import DatabaseContainer, LocalWorker, ServerContainer, Watcher, WorkerContainer
+from launcher import Launcher
+from nodes import DatabaseContainer, LocalWorker, ServerContainer, WorkerContainer
 from pytest_celery import (
     CeleryBackendCluster,
     CeleryBrokerCluster,
@@ -36,8 +36,8 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line(
         "markers",
-        "own_worker(count=1, probe=False, settings={}, args=(), env={}): the test has workers, and a database, of"
-        " its own; with probe=True they run tests/probe.py; they are started early, so count=0 starts none",
+        "own_worker(count=1, probe=False, settings={}, args=(), env={}, copy=False): the test has workers, and a database, of"
+        " its own; with probe=True they run tests/probe.py; copy=True gives them a copy of the folder",
     )
     folder = config.getoption("--dir")
     if folder:
@@ -135,10 +135,10 @@ class Place:
     def add_worker(self, args=()):
         """Start one more worker; it is not waited for."""
         level = [] if any(arg.startswith("--loglevel") for arg in self.args) else ["--loglevel=info"]
-        command = [sys.executable, "-m", "celery", "-A", self.module, "worker", *level, "-c", "2"]
+        command = ["celery", "-A", self.module, "worker", *level, "-c", "2"]
         command += [*self.args, *args]
         name = f"{self.name}-{self.database}-worker-{len(self.workers) + 1}"
-        worker = WorkerContainer(self.course.watcher, name, command, self.folder, self.env, self.course.temp)
+        worker = WorkerContainer(self.course.launcher, name, command, self.folder, self.env, self.course.temp)
         self.workers.append(worker)
         return worker
 
@@ -187,8 +187,8 @@ class Course:
             return
         self.started = True
         self.temp = Path(tempfile.mkdtemp(prefix="course-"))
-        self.watcher = Watcher()
-        self._server = ServerContainer(self.watcher, self.temp, child_environment(""))
+        self.launcher = Launcher()
+        self._server = ServerContainer(self.launcher, self.temp, child_environment(""))
         self._server.ready()
 
     @property
@@ -217,7 +217,11 @@ class Course:
         marker = item.get_closest_marker("own_worker")
         if marker and item.nodeid not in self.own:
             self.start()
-            self.own[item.nodeid] = Place(self, chapter, self.folder(chapter), **marker.kwargs)
+            folder, options = self.folder(chapter), dict(marker.kwargs)
+            if options.pop("copy", False):
+                copy = self.temp / f"copy-{len(self.own)}"
+                folder = shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+            self.own[item.nodeid] = Place(self, chapter, folder, **options)
         elif not marker and "place" in item.fixturenames:
             self.main_place(chapter)
 
@@ -237,7 +241,7 @@ class Course:
             if issubclass(type(thing), AsyncResult):
                 thing.backend = None
         self._server.teardown()
-        self.watcher.close()
+        self.launcher.close()
         shutil.rmtree(self.temp, ignore_errors=True)
 
 

@@ -51,3 +51,41 @@ def forget_modules():
     for name in list(sys.modules):
         if name.partition(".")[0] in OURS:
             del sys.modules[name]
+
+
+def own_tasks(app):
+    return sorted(name for name in app.tasks if not name.startswith(("celery.", "probe.")))
+
+
+def task(app, name):
+    """Return the task of this name, or fail."""
+    expect(
+        name in app.tasks,
+        f"There should be a task {name}; the app has {', '.join(own_tasks(app)) or 'none'}.",
+    )
+    return app.tasks[name]
+
+
+def expect_result(app, name, arguments, wanted):
+    """Fail unless the worker answers this call with this value."""
+    call = f"{name}.delay{arguments!r}"
+    try:
+        found = task(app, name).delay(*arguments).get(timeout=10)
+    except Exception as error:  # noqa: BLE001  it becomes the sentence
+        pytest.fail(
+            f"{call} should give {wanted!r}, it raised {type(error).__name__}: {error}", pytrace=False
+        )
+    expect(
+        found == wanted and type(found) is type(wanted), f"{call} should give {wanted!r}, it gave {found!r}."
+    )
+
+
+def expect_listed(worker, names):
+    """Fail unless the worker listed these tasks when it started."""
+    text = worker.container.stdout().partition("[tasks]")[2]
+    listed = {line.split()[-1] for line in text.splitlines() if line.strip().startswith(". ")}
+    missing = sorted(set(names) - listed)
+    expect(
+        not missing,
+        f"The worker should list {', '.join(missing)} when it starts; it listed {sorted(listed)}.",
+    )

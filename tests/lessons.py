@@ -8,6 +8,8 @@ A remark is an HTML comment, which a reader does not see:
     <!-- without: NAME -->  prompt and worker of these changes lack this environment variable
     <!-- worker log -->     the next block is what the worker logged, line by line, in this order
     <!-- not run: why -->   the next block, console, is not run
+
+A text block without a remark is a list of files: each line begins with the name of one.
 """
 
 import codeop
@@ -31,7 +33,7 @@ REMARKS = {
     "diff": {"edit"},
     "python": {"file"},
     "console": {None, "not run"},
-    "text": {"worker log"},
+    "text": {None, "worker log"},
     "mermaid": {None},
 }
 
@@ -165,18 +167,17 @@ def statements(source):
                 yield number, None, lines[number]
             number += 1
             continue
-        statement = lines[number][4:] + "\n"
+        statement = lines[number][4:]
         number += 1
-        # A line of dots goes on with the statement only where that is not whole or has a block: else it is output.
-        block = statement.rstrip().endswith(":")
-        while number < len(lines) and lines[number].startswith("...") and (block or incomplete(statement)):
-            statement += lines[number][4:] + "\n"
+        # A line of dots goes on with the statement only where that is not whole: else it is output.
+        while number < len(lines) and lines[number].startswith("...") and incomplete(statement):
+            statement += "\n" + lines[number][4:]
             number += 1
         shown = []
         while number < len(lines) and not lines[number].startswith(">>> "):
             shown.append(lines[number])
             number += 1
-        yield start, statement, "\n".join(shown).strip("\n")
+        yield start, statement + "\n", "\n".join(shown).strip("\n")
 
 
 def incomplete(statement):

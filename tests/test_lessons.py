@@ -105,6 +105,13 @@ class Run:
             )
 
     def text(self, block):
+        if not block.remark:
+            for number, line in enumerate(block.source.splitlines(), 1):
+                name = (line.split() or ["."])[0]
+                if not (self.place.folder / name).exists():
+                    self.problems.append(f"{block.where(number)}: the listed file {name} should exist.")
+            return
+
         def missing():
             return in_order(block.source, "\n".join(worker.logs() for worker in self.place.workers))
 
@@ -251,10 +258,6 @@ def test_worker_starts(worker):
     worker.assert_log_exists(" ready.")
 
 
-def readmes():
-    return [path for path in [ROOT / "README.md", *(ROOT / "chapters").glob("*/README.md")] if path.is_file()]
-
-
 def test_course_readme_holds():
     if not (ROOT / "README.md").is_file():
         pytest.skip("the course has no README.md yet")
@@ -274,8 +277,16 @@ def test_course_readme_holds():
     expect(not problems, "\n".join(problems))
 
 
-@pytest.mark.parametrize("path", readmes(), ids=lambda path: str(path.parent.name))
-def test_names_in_prose_exist(path):
+def test_names_in_prose_exist(chapter):
+    expect_names_exist(ROOT / "chapters" / chapter / "README.md")
+
+
+def test_names_in_the_course_readme_exist():
+    expect_names_exist(ROOT / "README.md")
+
+
+def expect_names_exist(path):
+    """Fail unless the links, files and make targets that a README's prose names are there."""
     lesson, problems = Lesson(path), []
     for number, line in enumerate(lesson.prose.splitlines(), 1):
         where = f"{lesson.name} line {number}"

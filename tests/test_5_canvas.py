@@ -1,0 +1,178 @@
+"""Chapter 5: signatures, partials, groups, chains and chords."""
+
+import importlib
+import json
+
+import pytest
+from celery import chain, chord, group
+from celery.exceptions import ChordError
+from course import expect, expect_listed, expect_raises, expect_result, task
+from nodes import wait_until
+
+CHAPTER = "5-canvas"
+
+
+@pytest.fixture
+def add(celery_setup, app):
+    return task(app, "tasks.math.add_request")
+
+
+@pytest.fixture
+def mul(celery_setup, app):
+    return task(app, "tasks.math.mul_request")
+
+
+@pytest.fixture
+def divide(celery_setup, app):
+    return task(app, "tasks.math.divide_request")
+
+
+@pytest.fixture
+def xsum(celery_setup, app):
+    return task(app, "tasks.math.xsum_request")
+
+
+def expect_gives(what, result, wanted):
+    found = result.get(timeout=15)
+    expect(found == wanted, f"{what} should give {wanted!r}, it gave {found!r}.")
+
+
+def test_worker_lists_the_tasks(worker):
+    names = [f"tasks.math.{name}_request" for name in ("add", "sub", "mul", "divide", "xsum")]
+    expect_listed(worker, names)
+
+
+def test_xsum_is_a_plain_function(app):
+    found = importlib.import_module("libs.math").xsum(range(5))
+    expect(found == 10, f"libs.math.xsum(range(5)) should return 10, it returned {found!r}.")
+
+
+@pytest.mark.parametrize("numbers, result", [([1, 2, 3], 6), ([], 0)])
+def test_xsum_request(celery_setup, app, numbers, result):
+    expect_result(app, "tasks.math.xsum_request", (numbers,), result)
+
+
+def test_signatures(add):
+    short, long = add.s(2, 2), add.signature((2, 2), countdown=10)
+    expect(
+        repr(short) == repr(long) == "tasks.math.add_request(2, 2)",
+        f"Both signatures should print tasks.math.add_request(2, 2), they print {short!r} and {long!r}.",
+    )
+    expect(short != long, "A countdown is part of a signature: the two should differ.")
+    expect(long.options["countdown"] == 10, "The countdown should travel in the signature's options.")
+    expect_gives("add_request.s(2, 2)", short.delay(), 4)
+
+
+def test_signature_survives_json(add, app):
+    again = app.signature(json.loads(json.dumps(add.s(2, 2))))
+    expect_gives("A signature that went through JSON", again.delay(), 4)
+
+
+def test_partial(add):
+    expect_gives("add_request.s(2).delay(8)", add.s(2).delay(8), 10)
+
+
+def test_new_argument_goes_in_front(divide):
+    expect_gives("divide_request.s(2).delay(8)", divide.s(2).delay(8), 4.0)
+
+
+def test_immutable_signature_ignores_what_came_before(add):
+    expect_gives("add_request.s(4, 4) | add_request.si(1, 1)", chain(add.s(4, 4), add.si(1, 1)).delay(), 2)
+
+
+def test_group(add):
+    result = group(add.s(i, i) for i in range(10)).delay()
+    expect_gives("The group of ten additions", result, list(range(0, 20, 2)))
+    done = result.completed_count()
+    expect(
+        done == 10 and result.successful(), f"The group should count 10 completed tasks, it counts {done}."
+    )
+
+
+def test_partial_group(add):
+    expect_gives(
+        "The partial group, called with 10,",
+        group(add.s(i) for i in range(10)).delay(10),
+        list(range(10, 20)),
+    )
+
+
+def test_chain_three_ways(add, mul):
+    expect_gives("chain(add_request.s(4, 4) | mul_request.s(8))", chain(add.s(4, 4) | mul.s(8)).delay(), 64)
+    expect_gives("add_request.s(4, 4) | mul_request.s(8)", (add.s(4, 4) | mul.s(8)).delay(), 64)
+    expect_gives("The partial chain, called with 4,", chain(add.s(4) | mul.s(8)).delay(4), 64)
+
+
+def test_chain_knows_its_parent(add, mul):
+    result = chain(add.s(4, 4) | mul.s(8)).delay()
+    expect_gives("The chain", result, 64)
+    expect_gives("The chain's parent", result.parent, 8)
+
+
+def test_chord(add, xsum):
+    result = chord((add.s(i, i) for i in range(10)), xsum.s()).delay()
+    expect_gives("The chord of ten additions into xsum_request", result, 90)
+
+
+def test_group_piped_into_a_task_is_a_chord(add, xsum):
+    piped = group(add.s(i, i) for i in range(10)) | xsum.s()
+    kind = type(piped).__name__.strip("_")
+    expect(kind == "chord", f"A group piped into a task should become a chord, it is a {kind}.")
+    expect_gives("The group piped into xsum_request", piped.delay(), 90)
+
+
+def test_group_with_a_failing_member(divide):
+    result = group(divide.s(8, 2), divide.s(1, 0), divide.s(9, 3)).delay()
+    with expect_raises(
+        ZeroDivisionError, "get() of a group with a failing member should raise ZeroDivisionError"
+    ):
+        result.get(timeout=10)
+    found = result.get(timeout=10, propagate=False)
+    kinds = [type(each).__name__ for each in found]
+    expect(
+        kinds == ["float", "ZeroDivisionError", "float"],
+        f"get(propagate=False) should list every member, the failed one as its exception; it gave {found!r}.",
+    )
+    done = result.completed_count()
+    expect(done == 2 and result.failed(), f"Two of the three should count as completed, {done} do.")
+
+
+def test_chord_whose_header_fails(worker, divide, xsum):
+    result = chord([divide.s(8, 2), divide.s(1, 0)], xsum.s()).delay()
+    with expect_raises(
+        ZeroDivisionError, "get() of a chord whose header fails should raise ZeroDivisionError"
+    ):
+        result.get(timeout=10)
+    found = result.get(timeout=10, propagate=False)
+    expect(
+        isinstance(found, ChordError), f"get(propagate=False) should give the ChordError, it gave {found!r}."
+    )
+    expect(
+        f"xsum_request[{result.id}]" not in worker.logs(),
+        "The body of that chord should not run, and it did.",
+    )
+
+
+def test_link_is_called_with_the_result(worker, add):
+    callback = add.s(700000).set(task_id="the-callback")
+    add.apply_async((4, 4), link=callback).get(timeout=10)
+    expect_gives("The callback of add_request(4, 4)", add.AsyncResult("the-callback"), 700008)
+
+
+def test_link_error_is_called(worker, divide, add):
+    # The worker calls the errback at once and in place, so there is no result to fetch, but its lines of log.
+    with expect_raises(ZeroDivisionError, "divide_request(1, 0) should raise ZeroDivisionError"):
+        divide.apply_async((1, 0), link_error=add.si(700001, 200002)).get(timeout=10)
+    found = wait_until(lambda: "900003" in worker.logs(), 5)
+    expect(found, "The errback of divide_request(1, 0) should run in the worker, and it did not.")
+
+
+@pytest.mark.own_worker(count=2, probe=True, settings={"worker_prefetch_multiplier": 1})
+def test_two_workers_share_a_group(celery_setup, app):
+    nap = app.tasks["probe.nap"]
+    found = group(nap.s(0.2, number) for number in range(8)).delay().get(timeout=15)
+    expect(found == list(range(8)), f"A group on two workers should keep its order, it gave {found}.")
+    workers = celery_setup.worker_cluster
+    wait_until(lambda: sum(each.logs().count("succeeded") for each in workers) == 8, 3)
+    shares = [each.logs().count("Task probe.nap[") // 2 for each in workers]
+    expect(all(shares), f"Both workers should run some of the group's tasks, they ran {shares}.")
