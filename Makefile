@@ -65,13 +65,16 @@ lint: setup
 	@$(PYTHON) -m ruff check
 	@$(PYTHON) -m ruff format --check
 
-# For maintainers: after a change of a requirements file.
+# For maintainers: after a change of a requirements file, and after a change of a chapter.
 lock:
 	@sh tools/lock.sh
+
+tags:
+	@sh tools/tags.sh
 
 clean: stop
 	rm -rf .course
 	find chapters tests tools -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf .pytest_cache .ruff_cache
 
-.PHONY: help setup redis stop test lint lock clean
+.PHONY: help setup redis stop test lint lock tags clean
