@@ -203,7 +203,7 @@ def unknown_targets(text):
 def edited_copy(session, folder, temp):
     """Return a copy of the chapter with the session's changes, and what could not be changed."""
     copy = Path(temp) / "copy"
-    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    shutil.copytree(folder, copy, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     problems = []
     for edit in session.edits:
         path = copy / edit.argument
