@@ -23,8 +23,8 @@ from pytest_celery import (
 )
 
 CELERYS_OWN = set(_state._on_app_finalizers)
-# Workers of the next tests start while the present one waits.
-LOOK_AHEAD = 3
+# A worker asks for a second, when it starts, whether there are others: not where a test starts one for itself.
+ALONE = ["--without-mingle", "--without-gossip"]
 
 
 def pytest_addoption(parser):
@@ -72,8 +72,8 @@ def pytest_collection_modifyitems(config, items):
         left_out = [item for item in items if chapter_of(item) != wanted]
         items[:] = [item for item in items if chapter_of(item) == wanted]
         config.hook.pytest_deselected(items=left_out)
-    # The lessons first: they take longest, and read the log of a worker that has done nothing else yet.
-    items.sort(key=lambda item: item.module.__name__ != "test_lessons")
+    # What takes longest comes first; and a lesson reads the log of a worker that has done nothing else yet.
+    items.sort(key=lambda item: item.module.__name__ not in ("test_lessons", "test_2_when_a_worker_dies"))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -86,20 +86,6 @@ def pytest_xdist_make_scheduler(config, log):
             return group_of(nodeid)
 
     return ByGroup(config, log)
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item):
-    """Start the workers of this test and of the next ones: a group stays in one process."""
-    group = group_of(item.nodeid)
-    items = [other for other in item.session.items if group_of(other.nodeid) == group]
-    here = items.index(item)
-    for other in items[here : here + 1 + LOOK_AHEAD]:
-        item.config.course.prepare(other)
-
-
-def pytest_runtest_teardown(item):
-    item.config.course.leave(item)
 
 
 def pytest_unconfigure(config):
@@ -117,7 +103,6 @@ class Place:
         self.name = name
         self.folder = Path(folder)
         self.module = "probe" if probe else "tasks"
-        self.settings = settings or {}
         self.database = course.next_database()
         self.url = course.server.url(self.database)
         self.env = child_environment(self.url) | (env or {})
@@ -125,9 +110,8 @@ class Place:
             self.env.pop(variable, None)
         if probe:
             self.env["PYTHONPATH"] = str(TESTS)
-            self.env["PROBE_SETTINGS"] = json.dumps(self.settings)
+            self.env["PROBE_SETTINGS"] = json.dumps(settings or {})
         self.args = list(args)
-        self.modules = None
         self.workers = []
         for number in range(count):
             self.add_worker(["-n", f"worker{number + 1}@%h"] if count > 1 else [])
@@ -144,9 +128,7 @@ class Place:
 
     def enter(self, monkeypatch):
         """Make the folder's modules importable, with its database in the environment; return the app."""
-        for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
-            monkeypatch.setenv(name, self.url)
-        for name in ("PROBE_SETTINGS",):
+        for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "PROBE_SETTINGS"):
             if name in self.env:
                 monkeypatch.setenv(name, self.env[name])
         monkeypatch.chdir(self.folder)
@@ -179,7 +161,6 @@ class Course:
         self.config = config
         self.databases = 0
         self.main = {}
-        self.own = {}
         self.started = False
 
     def start(self):
@@ -210,31 +191,11 @@ class Course:
             self.main[chapter] = Place(self, chapter, self.folder(chapter))
         return self.main[chapter]
 
-    def prepare(self, item):
-        chapter = chapter_of(item)
-        if not chapter or "chapter" not in item.fixturenames:
-            return
-        marker = item.get_closest_marker("own_worker")
-        if marker and item.nodeid not in self.own:
-            self.start()
-            folder, options = self.folder(chapter), dict(marker.kwargs)
-            if options.pop("copy", False):
-                copy = self.temp / f"copy-{len(self.own)}"
-                folder = shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("__pycache__", ".*"))
-            self.own[item.nodeid] = Place(self, chapter, folder, **options)
-        elif not marker and "place" in item.fixturenames:
-            self.main_place(chapter)
-
-    def leave(self, item):
-        place = self.own.get(item.nodeid)
-        if place:
-            place.close()
-
     def close(self):
         if not self.started:
             return
         self.started = False
-        for place in [*self.main.values(), *self.own.values()]:
+        for place in self.main.values():
             place.close()
         # A result that is deleted later would look for the server, for 20 seconds.
         for thing in gc.get_objects():
@@ -263,11 +224,20 @@ def folder(chapter, course):
 
 
 @pytest.fixture
-def place(request, chapter, course):
+def place(request, chapter, course, tmp_path):
     """The chapter's worker and database, or the test's own where it is marked `own_worker`."""
-    if request.node.get_closest_marker("own_worker"):
-        return course.own[request.node.nodeid]
-    return course.main_place(chapter)
+    marker = request.node.get_closest_marker("own_worker")
+    if not marker:
+        yield course.main_place(chapter)
+        return
+    folder, options = course.folder(chapter), {"args": ALONE} | marker.kwargs
+    if options.pop("copy", False):
+        folder = shutil.copytree(
+            folder, tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__", ".*")
+        )
+    place = Place(course, chapter, folder, **options)
+    yield place
+    place.close()
 
 
 @pytest.fixture

@@ -43,7 +43,6 @@ def child_environment(url):
     env = {name: value for name, value in os.environ.items() if not name.startswith(("LOGURU_", "CELERY_"))}
     env["PATH"] = str(Path(sys.executable).parent) + os.pathsep + env.get("PATH", "")
     env["CELERY_BROKER_URL"] = env["CELERY_RESULT_BACKEND"] = url
-    env["PYTHONDONTWRITEBYTECODE"] = "1"
     return env
 
 

@@ -5,6 +5,7 @@ imports it once and forks for each worker; the fork then runs what `celery -A ta
 Orders come in as JSON lines, the process id of each start goes out. Each process leads a group.
 """
 
+import importlib
 import json
 import os
 import signal
@@ -50,9 +51,23 @@ class Launcher:
         self.process.stdout.close()
 
 
-def import_early():
-    # Not loguru: it reads LOGURU_LEVEL as it is imported. And not the app, which is the chapter's.
-    import kombu.transport.redis  # noqa: F401
+# Not loguru: it reads LOGURU_LEVEL as it is imported. And not the app, which is the chapter's.
+EARLY = [
+    "celery.app.amqp",
+    "celery.app.log",
+    "celery.app.trace",
+    "celery.apps.worker",
+    "celery.backends.redis",
+    "celery.bin.celery",
+    "celery.concurrency.prefork",
+    "celery.events.state",
+    "celery.fixups.django",
+    "celery.worker.autoscale",
+    "celery.worker.components",
+    "celery.worker.consumer",
+    "celery.worker.strategy",
+    "kombu.transport.redis",
+]
 
 
 def become(order):
@@ -75,7 +90,6 @@ def become(order):
     sys.argv = list(command)
     sys.path[0] = order["folder"]
     sys.path[1:1] = [path for path in order["env"].get("PYTHONPATH", "").split(os.pathsep) if path]
-    sys.dont_write_bytecode = True
     from celery.__main__ import main
 
     main()
@@ -91,7 +105,8 @@ def reap(*_):
 
 
 def serve():
-    import_early()
+    for name in EARLY:
+        importlib.import_module(name)
     signal.signal(signal.SIGCHLD, reap)
     for line in sys.stdin:
         order = json.loads(line)
