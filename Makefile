@@ -13,7 +13,7 @@ ifeq ($(filter $(STACK),$(STACKS)),)
 $(error There is no stack "$(STACK)": STACK is one of $(STACKS))
 endif
 known = $(foreach name,$(CHAPTERS),chapter-$(firstword $(subst -, ,$(name)))-%)
-unknown = $(filter-out $(known),$(filter chapter-%,$(MAKECMDGOALS)))
+unknown = $(filter-out $(known) chapter-%-diff,$(filter chapter-%,$(MAKECMDGOALS)))
 ifneq ($(unknown),)
 $(error No chapter for "$(unknown)": the chapters are $(CHAPTERS))
 endif
@@ -50,7 +50,7 @@ chapter-%-shell: setup
 	@sh tools/in-chapter.sh $(chapter) python
 
 chapter-%-diff:
-	@sh tools/diff.sh $(chapter)
+	@sh tools/diff.sh $*
 
 chapter-%-test: setup
 	@$(PYTHON) -m pytest --chapter=$(chapter) $(if $(DIR),--dir="$(DIR)") $(ARGS)

@@ -1,18 +1,21 @@
 #!/bin/sh
 # Show what changed from the chapter before to this one, code first, renames recognized.
-# usage: diff.sh CHAPTER
+# usage: diff.sh NUMBER
 set -eu
 cd "$(dirname "$0")/.."
-number=${1%%-*}
-before=$(ls chapters | grep "^$((number - 1))-") || {
-    if [ "$number" -gt 1 ]; then
-        # A tag holds one chapter; the one before is another tag.
-        echo "The chapter before is not here: git diff chapter-$((number - 1)) chapter-$number shows the difference."
+here=$(ls chapters | grep "^$1-") || here=
+before=$(ls chapters | grep "^$(($1 - 1))-") || before=
+if [ -z "$here" ] || [ -z "$before" ]; then
+    if [ "$1" = 1 ]; then
+        echo "Chapter 1 is the first: there is nothing before it."
+    elif [ "$(ls chapters | wc -l)" -eq 1 ]; then
+        echo "This is the tag of one chapter: git diff chapter-$(($1 - 1)) chapter-$1 shows the difference."
     else
-        echo "Chapter $1 is the first: there is nothing before it."
+        echo "There is no chapter $1: the chapters are $(ls chapters | sort -n | tr '\n' ' ')" >&2
+        exit 1
     fi
     exit
-}
+fi
 # The trees come from an index of our own, so that uncommitted changes show and git's index stays as it is.
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -20,4 +23,4 @@ GIT_INDEX_FILE=$folder/index
 export GIT_INDEX_FILE
 git add chapters
 tree=$(git write-tree)
-git diff -M -O tools/code-first "$tree:chapters/$before" "$tree:chapters/$1"
+git diff -M -O tools/code-first "$tree:chapters/$before" "$tree:chapters/$here"
