@@ -259,6 +259,8 @@ def test_worker_starts(worker):
 
 
 def test_course_readme_holds():
+    if len(CHAPTERS) == 1:
+        pytest.skip("needs the course's README: this is the tag of one chapter, and has its lesson there")
     if not (ROOT / "README.md").is_file():
         pytest.skip("the course has no README.md yet")
     lesson = Lesson(ROOT / "README.md")
@@ -282,6 +284,8 @@ def test_names_in_prose_exist(chapter):
 
 
 def test_names_in_the_course_readme_exist():
+    if len(CHAPTERS) == 1:
+        pytest.skip("needs the course's README: this is the tag of one chapter, and has its lesson there")
     expect_names_exist(ROOT / "README.md")
 
 
