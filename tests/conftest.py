@@ -234,7 +234,7 @@ def place(request, chapter, course, tmp_path):
     folder, options = course.folder(chapter), {"args": ALONE} | marker.kwargs
     if options.pop("copy", False):
         folder = shutil.copytree(
-            folder, tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__", ".*")
+            folder, tmp_path / "copy", symlinks=True, ignore=shutil.ignore_patterns("__pycache__", ".*")
         )
     place = Place(course, chapter, folder, **options)
     yield place
