@@ -11,7 +11,7 @@ import pytest
 from celery import _state
 from celery.app.utils import find_app
 from celery.result import AsyncResult
-from course import CHAPTERS, ROOT, TESTS, child_environment, forget_modules, short
+from course import CHAPTERS, ROOT, TESTS, child_environment, described, forget_modules, short
 from launcher import Launcher
 from nodes import DatabaseContainer, LocalWorker, ServerContainer, WorkerContainer
 from pytest_celery import (
@@ -30,7 +30,10 @@ ALONE = ["--without-mingle", "--without-gossip"]
 def pytest_addoption(parser):
     group = parser.getgroup("course")
     group.addoption("--chapter", choices=CHAPTERS, help="run the suite of this chapter only")
-    group.addoption("--dir", help="run it on this folder instead of the chapter's own; needs --chapter")
+    group.addoption(
+        "--dir",
+        help="run it on this folder instead of the chapter's own, with --chapter; written --dir=FOLDER",
+    )
 
 
 def pytest_configure(config):
@@ -142,8 +145,7 @@ class Place:
             app.loader.import_default_modules()
         except Exception as error:  # noqa: BLE001  whatever the code under test raises
             pytest.fail(
-                f"{short(self.folder)}: `-A {self.module}` should find an app, and"
-                f" {type(error).__name__} was raised: {error}",
+                f"In {short(self.folder)}, `-A {self.module}` should find an app, and raised {described(error)}",
                 pytrace=False,
             )
         app.set_current()

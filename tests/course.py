@@ -28,7 +28,7 @@ def expect_raises(kind, sentence):
     except kind:
         return
     except Exception as error:  # noqa: BLE001  it becomes the sentence
-        pytest.fail(f"{sentence}, and {type(error).__name__} was raised: {error}", pytrace=False)
+        pytest.fail(f"{sentence}, and this was raised: {described(error)}", pytrace=False)
     pytest.fail(f"{sentence}, and nothing was raised.", pytrace=False)
 
 
@@ -53,7 +53,9 @@ def forget_modules():
 
 
 def own_tasks(app):
-    return sorted(name for name in app.tasks if not name.startswith(("celery.", "probe.")))
+    """The names of the chapter's tasks, without Celery's, the tests' and pytest-celery's own."""
+    others = ("celery.", "probe.", "pytest_celery.")
+    return sorted(name for name in app.tasks if not name.startswith(others))
 
 
 def task(app, name):
@@ -65,18 +67,25 @@ def task(app, name):
     return app.tasks[name]
 
 
+def expect_gives(what, result, wanted):
+    """Fail unless this result arrives and is the wanted value."""
+    try:
+        found = result.get(timeout=10)
+    except Exception as error:  # noqa: BLE001  it becomes the sentence
+        pytest.fail(f"{what} should give {wanted!r}, it raised {described(error)}", pytrace=False)
+    expect(
+        found == wanted and type(found) is type(wanted), f"{what} should give {wanted!r}, it gave {found!r}."
+    )
+
+
 def expect_result(app, name, arguments, wanted):
     """Fail unless the worker answers this call with this value."""
-    call = f"{name}.delay{arguments!r}"
-    try:
-        found = task(app, name).delay(*arguments).get(timeout=10)
-    except Exception as error:  # noqa: BLE001  it becomes the sentence
-        pytest.fail(
-            f"{call} should give {wanted!r}, it raised {type(error).__name__}: {error}", pytrace=False
-        )
-    expect(
-        found == wanted and type(found) is type(wanted), f"{call} should give {wanted!r}, it gave {found!r}."
-    )
+    expect_gives(f"{name}.delay{arguments!r}", task(app, name).delay(*arguments), wanted)
+
+
+def described(error):
+    """An exception on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def expect_listed(worker, names):

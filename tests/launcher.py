@@ -37,6 +37,11 @@ class Launcher:
             self.send(order)
             return int(self.process.stdout.readline())
 
+    def watch(self, group):
+        """End this process group too, which somebody else started."""
+        with self.lock:
+            self.send({"watch": group})
+
     def forget(self, group):
         with self.lock:
             self.send({"forget": group})
@@ -112,6 +117,9 @@ def serve():
         order = json.loads(line)
         if "forget" in order:
             GROUPS.discard(order["forget"])
+            continue
+        if "watch" in order:
+            GROUPS.add(order["watch"])
             continue
         pid = os.fork()
         if not pid:

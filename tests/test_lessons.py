@@ -24,7 +24,8 @@ NAME_OF_FILE = re.compile(r"(?:[\w.-]+/)*[\w.-]+\.(?:py|toml|txt|yml|sh|md)|(?:[
 class Prompt:
     """One fresh Python in a folder."""
 
-    def __init__(self, folder, env):
+    def __init__(self, folder, env, launcher):
+        self.launcher = launcher
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROMPT],
             cwd=folder,
@@ -35,6 +36,7 @@ class Prompt:
             text=True,
             start_new_session=True,
         )
+        launcher.watch(self.process.pid)
 
     def run(self, statement, seconds=40):
         """Return what went to stdout, what a terminal showed, and the exception or None."""
@@ -52,8 +54,8 @@ class Prompt:
     def close(self):
         self.process.kill()
         self.process.wait()
-        self.process.stdin.close()
         self.process.stdout.close()
+        self.launcher.forget(self.process.pid)
 
 
 class Run:
@@ -68,7 +70,7 @@ class Run:
     def __call__(self):
         for worker in self.place.workers:
             worker.ready()
-        self.prompt = Prompt(self.place.folder, self.place.env)
+        self.prompt = Prompt(self.place.folder, self.place.env, self.place.course.launcher)
         try:
             for block in self.session.blocks:
                 getattr(self, block.language)(block)
@@ -235,8 +237,15 @@ def run_lesson(lesson, main, course, tmp_path):
             runs.append(Run(session, place, []))
     try:
         with ThreadPoolExecutor(len(runs)) as pool:
-            for found in pool.map(lambda run: run(), runs):
-                problems += found
+            try:
+                for found in pool.map(lambda run: run(), runs):
+                    problems += found
+            except BaseException:
+                # Ctrl-C, for one: the other sessions need not go on.
+                for run in runs:
+                    if run.prompt:
+                        run.prompt.process.kill()
+                raise
     finally:
         for place in copies:
             place.close()
