@@ -104,5 +104,5 @@ def test_worker_that_is_stopped_finishes_its_task(worker, app, signal):
     worker.kill(signal)
     found = result.get(timeout=10)
     expect(found == "done", f"A worker that gets {signal} should finish its task, the result is {found!r}.")
-    ended = wait_until(lambda: worker.container.status == "exited", 5)
+    ended = wait_until(lambda: worker.container.status == "exited", 20)
     expect(ended, f"A worker that gets {signal} should end once its task is done.")
