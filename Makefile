@@ -4,6 +4,8 @@ STACK = pinned
 STACKS = pinned latest
 CHAPTERS = $(sort $(notdir $(wildcard chapters/[0-9]*)))
 PYTHON = .course/$(STACK)/bin/python
+# The ports where a server of ours may be: the one asked for, or those that we have data of.
+PORTS = $(or $(REDIS_PORT),$(sort 6379 $(notdir $(wildcard .course/redis/*))))
 export STACK
 
 # The chapter of a target, by its number.
@@ -29,7 +31,7 @@ help:
 	@echo 'make setup              install the stack'
 	@echo 'make lint, make clean   check the style of the code; remove what set-up made'
 	@echo
-	@echo 'STACK=latest takes the current Celery, REDIS=docker or REDIS=embedded chooses the server.'
+	@echo 'STACK=latest takes the current Celery; REDIS=docker or REDIS=embedded chooses the server, REDIS_PORT=6380 its port.'
 	@echo 'Chapters: $(CHAPTERS)'
 
 setup: .course/$(STACK)/installed
@@ -41,7 +43,7 @@ redis: setup
 	@$(PYTHON) tools/server.py start
 
 stop:
-	@$(firstword $(wildcard .course/*/bin/python) python3) tools/server.py stop
+	@for port in $(PORTS); do REDIS_PORT=$$port $(firstword $(wildcard .course/*/bin/python) python3) tools/server.py stop; done
 
 chapter-%-worker: redis
 	@sh tools/in-chapter.sh $(chapter) celery -A tasks worker --loglevel=info $(ARGS)

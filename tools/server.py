@@ -3,8 +3,9 @@
 usage: server.py start | stop
 
 The first of these serves: whatever already answers there, Docker, the embedded server.
-REDIS=docker or REDIS=embedded in the environment chooses. Only the standard library is
-imported up to the point where something has to be started: this runs before every worker.
+REDIS=docker or REDIS=embedded in the environment chooses, REDIS_PORT takes another port.
+Only the standard library is imported up to the point where something has to be started:
+this runs before every worker.
 """
 
 import os
@@ -15,9 +16,9 @@ import sys
 import time
 from pathlib import Path
 
-HOST, PORT = "127.0.0.1", 6379
+HOST, PORT = "127.0.0.1", int(os.environ.get("REDIS_PORT") or 6379)
 ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT / ".course" / "redis"
+DATA = ROOT / ".course" / "redis" / str(PORT)
 
 
 def ask(*words):
@@ -67,6 +68,7 @@ def is_container():
         return False
     labels = {"service": "redis", "project.working_dir": ROOT}
     filters = [f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items()]
+    filters.append(f"--filter=publish={PORT}")
     return bool(run("docker", "ps", "--quiet", *filters).stdout.strip())
 
 
@@ -163,13 +165,13 @@ def stop():
             pass  # it hangs up instead of answering
         if not wait_until(lambda: not answers(), 10):
             sys.exit("The embedded Redis server does not stop.")
-        return "Redis: the embedded server is stopped; waiting tasks are kept."
+        return f"Redis: the embedded server at {HOST}:{PORT} is stopped; waiting tasks are kept."
     if is_container():
         compose("stop", "redis")
-        return "Redis: the container is stopped; waiting tasks are kept."
+        return f"Redis: the container at {HOST}:{PORT} is stopped; waiting tasks are kept."
     if answers():
         return f"The Redis at {HOST}:{PORT} was not started here and is left alone."
-    return "No Redis of ours is running."
+    return f"No Redis of ours is running at {HOST}:{PORT}."
 
 
 if __name__ == "__main__":
