@@ -12,7 +12,7 @@ from celery import _state
 from celery.app.utils import find_app
 from celery.result import AsyncResult
 from course import CHAPTERS, ROOT, TESTS, child_environment, described, forget_modules, short
-from launcher import Launcher
+from keeper import Keeper
 from nodes import DatabaseContainer, LocalWorker, ServerContainer, WorkerContainer
 from pytest_celery import (
     CeleryBackendCluster,
@@ -126,7 +126,7 @@ class Place:
         command = ["celery", "-A", self.module, "worker", *level, "-c", "2"]
         command += [*self.args, *args]
         name = f"{self.name}-{self.database}-worker-{len(self.workers) + 1}"
-        worker = WorkerContainer(self.course.launcher, name, command, self.folder, self.env, self.course.temp)
+        worker = WorkerContainer(self.course.keeper, name, command, self.folder, self.env, self.course.temp)
         self.workers.append(worker)
         return worker
 
@@ -171,8 +171,8 @@ class Course:
             return
         self.started = True
         self.temp = Path(tempfile.mkdtemp(prefix="course-"))
-        self.launcher = Launcher()
-        self._server = ServerContainer(self.launcher, self.temp, child_environment(""))
+        self.keeper = Keeper()
+        self._server = ServerContainer(self.keeper, self.temp, child_environment(""))
         self._server.ready()
 
     @property
@@ -205,7 +205,7 @@ class Course:
             if issubclass(type(thing), AsyncResult):
                 thing.backend = None
         self._server.teardown()
-        self.launcher.close()
+        self.keeper.close()
         shutil.rmtree(self.temp, ignore_errors=True)
 
 

@@ -8,6 +8,7 @@ here: `worker.get_running_processes_info()`, which runs a command inside one, an
 import os
 import signal
 import socket
+import subprocess
 import time
 from pathlib import Path
 
@@ -29,9 +30,9 @@ def wait_until(condition, seconds=10.0):
 class ProcessContainer(CeleryTestContainer):
     """A command that runs in a process group of its own, behind the interface of a container."""
 
-    def __init__(self, launcher, name, command, folder, env, logs):
+    def __init__(self, keeper, name, command, folder, env, logs):
         # Not the inherited constructor: that wraps a container of the Docker client.
-        self.launcher = launcher
+        self.keeper = keeper
         self._name = name
         self.arguments = command
         self.folder = folder
@@ -41,9 +42,18 @@ class ProcessContainer(CeleryTestContainer):
         self.start()
 
     def start(self):
-        self.out.touch()
-        self.err.touch()
-        self.pid = self.launcher.start(self.arguments, self.folder, self.variables, self.out, self.err)
+        with self.out.open("wb") as out, self.err.open("wb") as err:
+            self.process = subprocess.Popen(
+                self.arguments,
+                cwd=self.folder,
+                env=self.variables,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+        self.pid = self.process.pid
+        self.keeper.watch(self.pid)
 
     @property
     def name(self):
@@ -55,11 +65,7 @@ class ProcessContainer(CeleryTestContainer):
 
     @property
     def status(self):
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return "exited"
-        return "running"
+        return "running" if self.process.poll() is None else "exited"
 
     @property
     def attrs(self):
@@ -99,8 +105,6 @@ class ProcessContainer(CeleryTestContainer):
         self.kill("SIGTERM")
         wait_until(lambda: self.status == "exited", timeout)
         self.teardown()
-        self.out.unlink()
-        self.err.unlink()
         self.start()
         self.ready()
 
@@ -111,7 +115,7 @@ class ProcessContainer(CeleryTestContainer):
         except OSError:
             pass
         wait_until(lambda: self.status == "exited")
-        self.launcher.forget(self.pid)
+        self.keeper.forget(self.pid)
 
 
 class ServerContainer(ProcessContainer):
@@ -119,7 +123,7 @@ class ServerContainer(ProcessContainer):
 
     ready_prompt = "Ready to accept connections"
 
-    def __init__(self, launcher, folder, env):
+    def __init__(self, keeper, folder, env):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -127,7 +131,7 @@ class ServerContainer(ProcessContainer):
             f"--bind 127.0.0.1 --port {self.port} --databases 1000 --appendonly no --dir {folder} --save"
         )
         command = [str(get_binary_path()), *options.split(" "), ""]
-        super().__init__(launcher, "server", command, folder, env, folder)
+        super().__init__(keeper, "server", command, folder, env, folder)
 
     def url(self, database):
         return f"redis://127.0.0.1:{self.port}/{database}"

@@ -9,6 +9,7 @@ import os
 import time
 
 from celery.app.utils import find_app
+from loguru import logger
 
 app = find_app("tasks")
 app.conf.update(json.loads(os.environ.get("PROBE_SETTINGS", "{}")))
@@ -17,6 +18,7 @@ app.conf.update(json.loads(os.environ.get("PROBE_SETTINGS", "{}")))
 @app.task(name="probe.nap")
 def nap(seconds, note=None):
     """Sleep, and leave the note in the result."""
+    logger.info("nap of {} s", seconds)
     time.sleep(seconds)
     return note
 

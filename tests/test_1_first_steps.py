@@ -100,7 +100,7 @@ def test_edited_code_is_not_reloaded(celery_setup, app, place):
 @pytest.mark.own_worker(probe=True)
 def test_worker_that_is_stopped_finishes_its_task(worker, app, signal):
     result = app.tasks["probe.nap"].delay(0.5, "done")
-    worker.assert_log_exists("Task probe.nap", timeout=5)
+    worker.assert_log_exists("nap of 0.5 s", timeout=5)
     worker.kill(signal)
     found = result.get(timeout=10)
     expect(found == "done", f"A worker that gets {signal} should finish its task, the result is {found!r}.")

@@ -24,8 +24,8 @@ NAME_OF_FILE = re.compile(r"(?:[\w.-]+/)*[\w.-]+\.(?:py|toml|txt|yml|sh|md)|(?:[
 class Prompt:
     """One fresh Python in a folder."""
 
-    def __init__(self, folder, env, launcher):
-        self.launcher = launcher
+    def __init__(self, folder, env, keeper):
+        self.keeper = keeper
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROMPT],
             cwd=folder,
@@ -36,7 +36,7 @@ class Prompt:
             text=True,
             start_new_session=True,
         )
-        launcher.watch(self.process.pid)
+        keeper.watch(self.process.pid)
 
     def run(self, statement, seconds=40):
         """Return what went to stdout, what a terminal showed, and the exception or None."""
@@ -55,7 +55,7 @@ class Prompt:
         self.process.kill()
         self.process.wait()
         self.process.stdout.close()
-        self.launcher.forget(self.process.pid)
+        self.keeper.forget(self.process.pid)
 
 
 class Run:
@@ -70,7 +70,7 @@ class Run:
     def __call__(self):
         for worker in self.place.workers:
             worker.ready()
-        self.prompt = Prompt(self.place.folder, self.place.env, self.place.course.launcher)
+        self.prompt = Prompt(self.place.folder, self.place.env, self.place.course.keeper)
         try:
             for block in self.session.blocks:
                 getattr(self, block.language)(block)
