@@ -92,6 +92,13 @@ def pytest_xdist_make_scheduler(config, log):
     return ByGroup(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report):
+    """Let a failure begin with its sentence, and not with pytest-xdist's line of which process ran it."""
+    if report.failed and hasattr(report, "node"):
+        del report.node
+
+
 def pytest_unconfigure(config):
     if hasattr(config, "course"):
         config.course.close()

@@ -6,12 +6,26 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from nodes import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = Path(__file__).resolve().parent
 CHAPTERS = sorted(path.name for path in (ROOT / "chapters").glob("[0-9]*-*") if path.is_dir())
 # Modules that every chapter has under the same name.
 OURS = {"tasks", "libs", "celeryconfig", "probe"}
+# What chapter 2 sets, and the later ones keep.
+SETTINGS = {
+    "task_serializer": "json",
+    "result_serializer": "json",
+    "accept_content": ["json"],
+    "timezone": "UTC",
+    "enable_utc": True,
+    "result_expires": 3600,
+    "task_track_started": True,
+    "task_acks_late": True,
+    "task_reject_on_worker_lost": True,
+    "broker_transport_options": {"visibility_timeout": 3600},
+}
 
 
 def expect(condition, sentence):
@@ -97,3 +111,66 @@ def expect_listed(worker, names):
         not missing,
         f"The worker should list {', '.join(missing)} when it starts; it listed {sorted(listed)}.",
     )
+
+
+def expect_logged(worker, app, name, numbers, level):
+    """Fail unless a call of this task on these numbers logs the request and the answer, at this level.
+
+    Return the lines that other modules logged for it, the functions of libs. The numbers should be such
+    as stand in no time stamp.
+    """
+    before = len(worker.container.stderr())
+    answer = task(app, name).delay(*numbers).get(timeout=10)
+    operands = [str(number) for number in (numbers[0] if isinstance(numbers[0], list) else numbers)]
+    function = name.rpartition(".")[2]
+
+    def lines():
+        about = [line for line in worker.container.stderr()[before:].splitlines() if line.count(" | ") >= 2]
+        return [line for line in about if operands[0] in line or str(answer) in line]
+
+    def parts():
+        own = [line for line in lines() if line.split(" | ")[2].startswith("tasks")]
+        asked = [line for line in own if all(each in line for each in operands)]
+        return own, asked, [line for line in own if str(answer) in line]
+
+    wait_until(lambda: all(parts()), 3)
+    own, asked, answered = parts()
+    call = f"{function}({', '.join(operands)})"
+    expect(asked, f"{call} should log what it was asked, and logged {own or 'nothing'}.")
+    expect(answered, f"{call} should log the answer, {answer}, and logged {own}.")
+    for line in asked + answered:
+        expect(f"| {level} " in line, f"{call} should log at {level}, it logged: {line}")
+    expect("| DEBUG" not in worker.container.stdout(), "Loguru should write to stderr, and wrote to stdout.")
+    return [line for line in lines() if line not in own]
+
+
+def expect_settings(app, monkeypatch):
+    """Fail unless the app has the settings of chapter 2's celeryconfig.py."""
+    for name in ("broker_url", "result_backend"):
+        expect_url(app, monkeypatch, name)
+    for name in SETTINGS:
+        expect_setting(app, name)
+
+
+def expect_url(app, monkeypatch, name):
+    monkeypatch.delenv(f"CELERY_{name.upper()}", raising=False)
+    expect(name in app.conf.table(with_defaults=False), f"The configuration should set {name}, and does not.")
+    found = str(getattr(app.conf, name))
+    expect(found.startswith("redis://"), f"{name} should be a redis:// URL, it is {found!r}.")
+
+
+def expect_setting(app, name):
+    wanted = SETTINGS[name]
+    is_set = name in app.conf.table(with_defaults=False)
+    expect(is_set, f"The configuration should set {name} = {wanted!r}, and does not.")
+    found = plain(getattr(app.conf, name))
+    if isinstance(wanted, dict):
+        found = {key: found.get(key) for key in wanted}
+    expect(found == wanted, f"The configuration should set {name} = {wanted!r}, it sets {found!r}.")
+
+
+def plain(value):
+    """A setting in the form that the lesson writes it in."""
+    if hasattr(value, "total_seconds"):
+        return value.total_seconds()
+    return list(value) if isinstance(value, (tuple, set)) else value

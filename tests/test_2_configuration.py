@@ -3,52 +3,28 @@
 import time
 
 import pytest
-from course import expect, expect_result, task
+from course import SETTINGS, expect, expect_logged, expect_result, expect_setting, expect_url, task
 from nodes import wait_until
 
 CHAPTER = "2-configuration"
-SETTINGS = {
-    "task_serializer": "json",
-    "result_serializer": "json",
-    "accept_content": ["json"],
-    "timezone": "UTC",
-    "enable_utc": True,
-    "result_expires": 3600,
-    "task_track_started": True,
-    "task_acks_late": True,
-    "task_reject_on_worker_lost": True,
-    "broker_transport_options": {"visibility_timeout": 3600},
-}
 
 
 def test_add_gives_8(celery_setup, app):
     expect_result(app, "tasks.add", (4, 4), 8)
 
 
+def test_task_says_what_it_does_at_debug(worker, app):
+    expect_logged(worker, app, "tasks.add", (700001, 200002), "DEBUG")
+
+
 @pytest.mark.parametrize("name", ["broker_url", "result_backend"])
 def test_url_is_set(app, monkeypatch, name):
-    monkeypatch.delenv(f"CELERY_{name.upper()}")
-    expect(name in app.conf.table(with_defaults=False), f"The configuration should set {name}, and does not.")
-    found = str(getattr(app.conf, name))
-    expect(found.startswith("redis://"), f"{name} should be a redis:// URL, it is {found!r}.")
-
-
-def plain(value):
-    """A setting in the form that the lesson writes it in."""
-    if hasattr(value, "total_seconds"):
-        return value.total_seconds()
-    return list(value) if isinstance(value, (tuple, set)) else value
+    expect_url(app, monkeypatch, name)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_setting_is_set(app, name):
-    wanted = SETTINGS[name]
-    is_set = name in app.conf.table(with_defaults=False)
-    expect(is_set, f"The configuration should set {name} = {wanted!r}, and does not.")
-    found = plain(getattr(app.conf, name))
-    if isinstance(wanted, dict):
-        found = {key: found.get(key) for key in wanted}
-    expect(found == wanted, f"The configuration should set {name} = {wanted!r}, it sets {found!r}.")
+    expect_setting(app, name)
 
 
 def test_environment_wins_over_the_file(app, place):

@@ -6,7 +6,7 @@ import sys
 import pytest
 from celery.app.utils import find_app
 from celery.exceptions import NotRegistered
-from course import expect, expect_listed, expect_raises, expect_result, task
+from course import expect, expect_listed, expect_logged, expect_raises, expect_result, expect_settings, task
 
 CHAPTER = "3-project-tree"
 NAMES = ["tasks.math.add", "tasks.math.sub", "tasks.math.mul", "tasks.math.divide"]
@@ -28,6 +28,15 @@ def test_worker_lists_the_tasks(worker):
 )
 def test_arithmetic(celery_setup, app, name, arguments, result):
     expect_result(app, f"tasks.math.{name}", arguments, result)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_task_says_what_it_does_at_debug(worker, app, name):
+    expect_logged(worker, app, name, (700001, 200002), "DEBUG")
+
+
+def test_settings_are_those_of_chapter_2(app, monkeypatch):
+    expect_settings(app, monkeypatch)
 
 
 def test_division_by_zero_is_raised_in_the_caller(worker, app):

@@ -6,8 +6,16 @@ import subprocess
 import sys
 
 import pytest
-from course import child_environment, expect, expect_listed, expect_raises, expect_result, task
-from nodes import wait_until
+from course import (
+    child_environment,
+    expect,
+    expect_listed,
+    expect_logged,
+    expect_raises,
+    expect_result,
+    expect_settings,
+    task,
+)
 
 CHAPTER = "4-libs-split"
 CALLS = [("add", (4, 3), 7), ("sub", (4, 3), 1), ("mul", (4, 3), 12), ("divide", (7, 2), 3.5)]
@@ -42,6 +50,10 @@ def test_request_calls_the_function(app, monkeypatch):
     expect(called or by_name, f"add_request should call libs.math.add, it gave {found!r} without.")
 
 
+def test_settings_are_those_of_chapter_2(app, monkeypatch):
+    expect_settings(app, monkeypatch)
+
+
 def test_division_by_zero_is_raised_in_the_caller(celery_setup, app):
     with expect_raises(ZeroDivisionError, "divide_request.delay(1, 0).get() should raise ZeroDivisionError"):
         task(app, "tasks.math.divide_request").delay(1, 0).get(timeout=10)
@@ -64,37 +76,27 @@ def test_libs_import_without_celery(folder):
     expect(done.returncode == 0, "`import libs.math` should work, and should import no celery.")
 
 
-def layers(worker, app):
-    """Return loguru's lines for one call, of the tasks and of the libs."""
-    task(app, "tasks.math.add_request").delay(*NUMBERS).get(timeout=10)
-    wait_until(lambda: "| tasks.math:" in worker.container.stderr(), 2)
-    lines = [
-        line
-        for line in worker.container.stderr().splitlines()
-        if str(sum(NUMBERS)) in line or "700001" in line
-    ]
-    return [line for line in lines if "| tasks.math:" in line], [
-        line for line in lines if "| libs.math:" in line
-    ]
+def expect_layers(worker, app, name="add_request"):
+    """Fail unless the task logs at INFO and its function at DEBUG."""
+    libs = expect_logged(worker, app, f"tasks.math.{name}", NUMBERS, "INFO")
+    function = f"libs.math.{name.removesuffix('_request')}"
+    expect(libs, f"{function} should log what it did at DEBUG, and logged nothing.")
+    expect(all("| DEBUG " in line for line in libs), f"{function} should log at DEBUG, it logged: {libs[0]}")
 
 
-def expect_layers(worker, app):
-    tasks, libs = layers(worker, app)
-    expect(len(tasks) >= 2, f"add_request should log the request and the answer, it logged {tasks}.")
-    expect(all("| INFO " in line for line in tasks), f"tasks.math should log at INFO, it logged: {tasks[0]}")
-    expect(libs, "libs.math.add should log what it did at DEBUG, and logged nothing.")
-    expect(all("| DEBUG " in line for line in libs), f"libs.math should log at DEBUG, it logged: {libs[0]}")
-    expect("| DEBUG" not in worker.container.stdout(), "Loguru should write to stderr, and wrote to stdout.")
+@pytest.mark.parametrize("name", [name for name, _, _ in CALLS])
+def test_both_layers(worker, app, name):
+    expect_layers(worker, app, f"{name}_request")
 
 
-def test_both_layers_at_loglevel_info(worker, app):
+def test_loglevel_info_shows_celerys_lines(worker, app):
     expect_layers(worker, app)
     received = "Task tasks.math.add_request" in worker.logs()
     expect(received, "With --loglevel=info Celery should log the task that it received, and did not.")
 
 
 @pytest.mark.own_worker(args=["--loglevel=warning"])
-def test_both_layers_at_loglevel_warning(worker, app):
+def test_loglevel_warning_hides_celerys_lines_and_neither_layer(worker, app):
     expect_layers(worker, app)
     received = "Task tasks.math.add_request" in worker.logs()
     expect(not received, "With --loglevel=warning Celery should not log the task that it received, and did.")
@@ -102,6 +104,5 @@ def test_both_layers_at_loglevel_warning(worker, app):
 
 @pytest.mark.own_worker(env={"LOGURU_LEVEL": "INFO"})
 def test_loguru_level_drops_the_debug_layer(worker, app):
-    tasks, libs = layers(worker, app)
-    expect(tasks, "With LOGURU_LEVEL=INFO the tasks' lines should remain, and are gone.")
+    libs = expect_logged(worker, app, "tasks.math.add_request", NUMBERS, "INFO")
     expect(not libs, f"With LOGURU_LEVEL=INFO the libs' lines should be gone, there is: {libs}")

@@ -6,7 +6,16 @@ import json
 import pytest
 from celery import chain, chord, group
 from celery.exceptions import ChordError
-from course import expect, expect_gives, expect_listed, expect_raises, expect_result, task
+from course import (
+    expect,
+    expect_gives,
+    expect_listed,
+    expect_logged,
+    expect_raises,
+    expect_result,
+    expect_settings,
+    task,
+)
 from nodes import wait_until
 
 CHAPTER = "5-canvas"
@@ -47,6 +56,26 @@ def test_xsum_is_a_plain_function(app):
 @pytest.mark.parametrize("numbers, result", [([1, 2, 3], 6), ([], 0)])
 def test_xsum_request(celery_setup, app, numbers, result):
     expect_result(app, "tasks.math.xsum_request", (numbers,), result)
+
+
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "divide", "xsum"])
+def test_both_layers_of_log(worker, app, name):
+    numbers = ([700001, 200002],) if name == "xsum" else (700001, 200002)
+    libs = expect_logged(worker, app, f"tasks.math.{name}_request", numbers, "INFO")
+    found = libs or "nothing"
+    expect(
+        libs and all("| DEBUG " in line for line in libs),
+        f"libs.math.{name} should log at DEBUG, it logged {found}.",
+    )
+
+
+@pytest.mark.parametrize("name, arguments, result", [("sub", (4, 3), 1), ("divide", (7, 2), 3.5)])
+def test_request(celery_setup, app, name, arguments, result):
+    expect_result(app, f"tasks.math.{name}_request", arguments, result)
+
+
+def test_settings_are_those_of_chapter_2(app, monkeypatch):
+    expect_settings(app, monkeypatch)
 
 
 def test_signatures(add):
