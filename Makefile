@@ -2,7 +2,7 @@
 
 STACK = pinned
 STACKS = pinned latest
-CHAPTERS = $(sort $(notdir $(wildcard chapters/[0-9]*)))
+CHAPTERS := $(sort $(notdir $(wildcard chapters/[0-9]*)))
 PYTHON = .course/$(STACK)/bin/python
 # The ports where a server of ours may be: the one asked for, or those that we have data of.
 PORTS = $(or $(REDIS_PORT),$(sort 6379 $(notdir $(wildcard .course/redis/*))))
@@ -29,6 +29,7 @@ help:
 	@echo 'make test               every suite'
 	@echo 'make redis, make stop   start Redis on 127.0.0.1:6379; stop the one that we started'
 	@echo 'make setup              install the stack'
+	@echo 'make bench              measure the course against what one would type without it (ARGS="start" for one figure)'
 	@echo 'make lint, make clean   check the style of the code; remove what set-up made'
 	@echo
 	@echo 'STACK=latest takes the current Celery; REDIS=docker or REDIS=embedded chooses the server, REDIS_PORT=6380 its port.'
@@ -63,6 +64,9 @@ chapter-%-start:
 test: setup
 	@$(PYTHON) -m pytest $(ARGS)
 
+bench: setup
+	@$(PYTHON) tools/bench.py $(ARGS)
+
 lint: setup
 	@$(PYTHON) -m ruff check
 	@$(PYTHON) -m ruff format --check
@@ -79,4 +83,4 @@ clean: stop
 	find chapters tests tools -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf .pytest_cache .ruff_cache
 
-.PHONY: help setup redis stop test lint lock tags clean
+.PHONY: help setup redis stop test bench lint lock tags clean

