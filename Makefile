@@ -30,6 +30,7 @@ help:
 	@echo 'make redis, make stop   start Redis on 127.0.0.1:6379; stop the one that we started'
 	@echo 'make setup              install the stack'
 	@echo 'make bench              measure the course against what one would type without it (ARGS="start" for one figure)'
+	@echo 'make site, site-serve   the course as pages in .course/site-pages; the same, shown on 127.0.0.1:8000'
 	@echo 'make lint, make clean   check the style of the code; remove what set-up made'
 	@echo
 	@echo 'STACK=latest takes the current Celery; REDIS=docker or REDIS=embedded chooses the server, REDIS_PORT=6380 its port.'
@@ -37,8 +38,8 @@ help:
 
 setup: .course/$(STACK)/installed
 
-.course/$(STACK)/installed: tools/locks/$(STACK).txt tools/setup.sh tools/fix_billiard.py
-	@sh tools/setup.sh $(STACK)
+.course/%/installed: tools/locks/%.txt tools/setup.sh tools/fix_billiard.py
+	@sh tools/setup.sh $*
 
 redis: setup
 	@$(PYTHON) tools/server.py start
@@ -71,6 +72,15 @@ lint: setup
 	@$(PYTHON) -m ruff check
 	@$(PYTHON) -m ruff format --check
 
+site: .course/site/installed
+	@.course/site/bin/python tools/site/pages.py
+
+site-serve: site
+	@.course/site/bin/python tools/site/serve.py $(SITE_PORT)
+
+site-test: site
+	@.course/site/bin/python -m pytest -o addopts= tools/site $(ARGS)
+
 # For maintainers: after a change of a requirements file, and after a change of a chapter.
 lock:
 	@sh tools/lock.sh
@@ -84,3 +94,4 @@ clean: stop
 	rm -rf .pytest_cache .ruff_cache
 
 .PHONY: help setup redis stop test bench lint lock tags clean
+.PHONY: help setup redis stop test site site-serve site-test lint lock tags clean

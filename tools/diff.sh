@@ -1,6 +1,6 @@
 #!/bin/sh
 # Show what changed from the chapter before to this one, code first, renames recognized.
-# usage: diff.sh NUMBER
+# usage: diff.sh NUMBER [OPTION OF GIT DIFF...]
 set -eu
 cd "$(dirname "$0")/.."
 here=$(ls chapters | grep "^$1-") || here=
@@ -23,4 +23,5 @@ GIT_INDEX_FILE=$folder/index
 export GIT_INDEX_FILE
 git add chapters
 tree=$(git write-tree)
-git diff -M -O tools/code-first "$tree:chapters/$before" "$tree:chapters/$here"
+shift
+git diff -M -O tools/code-first "$@" "$tree:chapters/$before" "$tree:chapters/$here"

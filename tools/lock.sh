@@ -10,3 +10,4 @@ lock() {
 
 lock requirements.txt pinned
 lock requirements-latest.txt latest
+lock tools/site/requirements.txt site

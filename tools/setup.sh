@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install a stack, pinned or latest, from its lock file into .course/STACK.
+# Install a stack, pinned or latest, or what the site needs, from its lock file into .course/STACK.
 set -eu
 cd "$(dirname "$0")/.."
 stack=$1
@@ -13,7 +13,7 @@ fail() {
 
 case $stack in
 pinned) python=3.11 hint="install Python 3.11, or use the current stack with STACK=latest" ;;
-latest) python='>=3.11' hint="install Python 3.11 or later" ;;
+latest | site) python='>=3.11' hint="install Python 3.11 or later" ;;
 esac
 
 # A Python that uv brings stays in the checkout.
@@ -28,7 +28,7 @@ sh tools/uv.sh venv --quiet --quiet --no-project --relocatable --python "$python
     fail "There is no Python $python here and none could be downloaded: $hint."
 sh tools/uv.sh pip sync --quiet --compile-bytecode --require-hashes --python $new tools/locks/$stack.txt ||
     fail "The packages could not be installed: with a network, type the command again."
-[ "$stack" = latest ] || $new/bin/python tools/fix_billiard.py
+[ "$stack" != pinned ] || $new/bin/python tools/fix_billiard.py
 touch $new/installed
 rm -rf $env
 mv $new $env

@@ -1,0 +1,27 @@
+"""Sphinx's settings for the site. The pages come from pages.py."""
+
+from docutils.nodes import make_id
+
+project = "Celery, one refactor at a time"
+html_title = project
+language = "en"
+
+extensions = ["myst_parser", "sphinx_copybutton"]
+# A link may lead to any heading of a page.
+myst_heading_anchors = 3
+myst_slug_func = make_id
+
+html_theme = "furo"
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_copyright = False
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#2f6b1f", "color-brand-content": "#2b6419"},
+    "dark_css_variables": {"color-brand-primary": "#9bd17f", "color-brand-content": "#9bd17f"},
+}
+
+# What is typed is copied, without the prompt; a log, a list and a difference are for reading.
+copybutton_selector = "div:is(.highlight-console, .highlight-pycon, .highlight-python) pre"
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
