@@ -12,10 +12,13 @@ myst_heading_anchors = 3
 myst_slug_func = make_id
 
 html_theme = "furo"
+html_favicon = "icon.svg"
 html_static_path = ["site.css"]
 html_css_files = ["site.css"]
+html_use_index = False
 html_copy_source = False
 html_show_copyright = False
+pygments_dark_style = "a11y-high-contrast-dark"
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#2f6b1f", "color-brand-content": "#2b6419"},
     "dark_css_variables": {"color-brand-primary": "#9bd17f", "color-brand-content": "#9bd17f"},

@@ -74,7 +74,7 @@ def names(file):
 
 def heading(file):
     old, new = names(file)
-    return f"{old} → {new}" if file.is_rename else new or old
+    return f"`{old}` → `{new}`" if file.is_rename else f"`{new or old}`"
 
 
 def described(file):
@@ -181,8 +181,13 @@ def side_by_side(rows):
         yield "</tr>"
 
 
+def table(view, columns, rows):
+    widths = "".join(f'<col class="{name}">' for name in columns)
+    return f'<table class="{view}"><colgroup>{widths}</colgroup><tbody>{"".join(rows)}</tbody></table>'
+
+
 def hunks(file, before, chapter, anchor=""):
-    """The hunks of a file as HTML: unified, and with an anchor also side by side and linkable."""
+    """The hunks of a file as HTML; with an anchor linkable, and side by side too where there are two sides."""
     old, new = names(file)
     old_lines = coloured(CHAPTERS / before / old) if old else []
     new_lines = coloured(CHAPTERS / chapter / new) if new else []
@@ -192,9 +197,9 @@ def hunks(file, before, chapter, anchor=""):
         name = f"{anchor}-{number}"
         yield f'<div class="hunk highlight" id="{name}">' if anchor else '<div class="hunk highlight">'
         yield f'<p><a href="#{name}">{place}</a></p>' if anchor else f"<p>{place}</p>"
-        yield '<table class="unified"><tbody>' + "".join(unified(rows)) + "</tbody></table>"
-        if anchor:
-            yield '<table class="split"><tbody>' + "".join(side_by_side(rows)) + "</tbody></table>"
+        yield table("unified", ("number", "number", "sign", ""), unified(rows))
+        if anchor and old and new:
+            yield table("split", ("number", "sign", "") * 2, side_by_side(rows))
         yield "</div>"
 
 
@@ -241,8 +246,8 @@ def tree(files):
         for depth, parent in enumerate(parents):
             if folders[depth : depth + 1] != [parent]:
                 folders = [*folders[:depth], parent]
-                lines.append(f"{'  ' * depth}- {parent}/")
-        lines.append(f"{'  ' * len(parents)}- [{last}](#{make_id(name)})")
+                lines.append(f"{'  ' * depth}- `{parent}/`")
+        lines.append(f"{'  ' * len(parents)}- [`{last}`](#{make_id(name)})")
     return "\n".join(lines)
 
 
@@ -257,9 +262,11 @@ def files_page(chapter):
     ]
     for name in files:
         path = CHAPTERS / chapter / name
-        lines.append(f"## {name}\n")
+        lines.append(f"## `{name}`\n")
         if path.read_text():
-            lines.append(f"```{{literalinclude}} {os.path.relpath(path, SOURCE / 'chapters' / chapter)}\n:lineno-match:\n```\n")
+            place = os.path.relpath(path, SOURCE / "chapters" / chapter)
+            language = get_lexer_for_filename(name).aliases[0]
+            lines.append(f"```{{literalinclude}} {place}\n:language: {language}\n:linenos:\n```\n")
         else:
             lines.append("Empty.\n")
     return "\n".join(lines)
@@ -284,7 +291,11 @@ def diagram(match, where):
     return raw("\n".join(pictures))
 
 
-DIAGRAMS = {"sequence": {"wrap": True, "width": 130, "actorMargin": 30, "mirrorActors": False}}
+# Narrow, for phones.
+DIAGRAMS = {
+    "sequence": {"wrap": True, "width": 110, "actorMargin": 20, "diagramMarginX": 5, "mirrorActors": False},
+    "flowchart": {"htmlLabels": True, "rankSpacing": 35, "nodeSpacing": 25, "padding": 8},
+}
 
 
 def lesson_page(readme, before=None):
@@ -295,11 +306,12 @@ def lesson_page(readme, before=None):
 
     def listing(match):
         name, text = match.groups()
-        lines = [f"```{{code-block}} python\n:caption: '[{name}](files.md#{make_id(name)})'\n\n{text}```\n"]
+        lines = [f"```{{code-block}} python\n:caption: '[`{name}`](files.md#{make_id(name)})'\n\n{text}```\n"]
         # Once for each file, below its first listing.
         if file := changed.pop(name, None):
             html = "\n".join(hunks(file, before, chapter))
-            summary = f"What changed in {heading(file)} since chapter {chapter_number(before)}"
+            shown = re.sub("`(.*?)`", r"<code>\1</code>", heading(file))
+            summary = f"What changed in {shown} since chapter {chapter_number(before)}"
             lines.append(raw(f'<details class="difference"><summary>{summary}</summary>\n{html}\n</details>'))
         return "\n".join(lines)
 
@@ -347,6 +359,24 @@ def write(page, text):
     path.write_text(text)
 
 
+# What keyboards and screen readers miss in Furo's pages.
+REPAIRS = {
+    "<pre>": '<pre tabindex="0">',
+    '<p class="caption" role="heading">': '<p class="caption" role="heading" aria-level="2">',
+    '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="The course">',
+    '<div id="search-results">': '<h1>Search</h1><div id="search-results">',
+    '<aside class="toc-drawer': '<aside aria-label="This page" class="toc-drawer',
+}
+
+
+def repair():
+    for page in PAGES.rglob("*.html"):
+        html = page.read_text()
+        for old, new in REPAIRS.items():
+            html = html.replace(old, new)
+        page.write_text(html)
+
+
 def main():
     chapters = sorted((path.name for path in CHAPTERS.glob("[0-9]*-*")), key=chapter_number)
     if len(chapters) < 2:
@@ -377,6 +407,7 @@ def main():
     if failed:
         shutil.rmtree(PAGES, ignore_errors=True)
         sys.exit("The site was not built: mend what the lines above name in the lessons, and type make site again.")
+    repair()
     print("The site is in .course/site-pages; make site-serve shows it.")
 
 
