@@ -99,7 +99,10 @@ def test_remarks_do_not_show():
     for chapter in CHAPTERS:
         for name in ("index", "files"):
             assert "<!-- " not in re.sub(
-                r"<head>.*?</head>", "", (PAGES / f"chapters/{chapter}/{name}.html").read_text(), flags=re.DOTALL
+                r"<head>.*?</head>",
+                "",
+                (PAGES / f"chapters/{chapter}/{name}.html").read_text(),
+                flags=re.DOTALL,
             )
 
 
@@ -193,7 +196,9 @@ def test_every_diagram_is_drawn_for_the_scheme_and_described(page, chapter):
     lesson = (ROOT / "chapters" / chapter / "README.md").read_text()
     page.goto(f"chapters/{chapter}/index.html")
     dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
-    assert page.locator(".diagram svg:visible").count() == len(re.findall("^```mermaid", lesson, re.MULTILINE))
+    assert page.locator(".diagram svg:visible").count() == len(
+        re.findall("^```mermaid", lesson, re.MULTILINE)
+    )
     for picture in page.locator(".diagram:visible").all():
         assert ("only-dark" in picture.get_attribute("class")) == dark
         assert picture.locator("svg > title").text_content() and picture.locator("svg > desc").text_content()
@@ -236,7 +241,9 @@ def test_build_fails_on_a_broken_link_and_a_missing_picture(tmp_path):
         shutil.copy(ROOT / name, tmp_path / name)
     subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
     with (tmp_path / "chapters" / CHAPTERS[0] / "README.md").open("a") as lesson:
-        lesson.write("\n[nowhere](nowhere.md) ![nothing](nothing.png) [no place](../2-configuration/README.md#no-place)\n")
+        lesson.write(
+            "\n[nowhere](nowhere.md) ![nothing](nothing.png) [no place](../2-configuration/README.md#no-place)\n"
+        )
     built = subprocess.run(
         [sys.executable, str(tmp_path / "tools/site/pages.py")], capture_output=True, text=True, check=False
     )
