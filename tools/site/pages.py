@@ -34,6 +34,7 @@ DIAGRAMS = {
 # What keyboards and screen readers miss in Furo's pages.
 REPAIRS = {
     "<pre>": '<pre tabindex="0">',
+    '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
     '<p class="caption" role="heading">': '<p class="caption" role="heading" aria-level="2">',
     '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="The course">',
     '<aside class="toc-drawer': '<aside aria-label="This page" class="toc-drawer',
@@ -140,6 +141,8 @@ def pictures(diagram, name):
     for scheme, theme in (("light", "default"), ("dark", "dark")):
         svg = mermaidx.render(diagram, theme=theme, config=DIAGRAMS).svg()
         svg = svg.replace("my-svg", f"{name}-{scheme}")
+        # Sphinx marks a found word, but cannot do so in these.
+        svg = re.sub("<(title|desc|style)", r'<\1 class="nohighlight"', svg)
         # Two thirds of its width is as small as it gets; then it scrolls.
         width = float(re.search(r"max-width: ([\d.]+)px", svg)[1])
         svg = svg.replace("max-width:", f"min-width: {width * 2 / 3:.0f}px; max-width:", 1)
@@ -193,11 +196,10 @@ def lesson_page(readme, before=None):
     text = LISTING.sub(listing, text)
     text = REMARK.sub("", text)
     if chapter:
-        title, text = text.split("\n", 1)
-        text = f"\n\n[The files of this chapter](files.md)\n{text}"
+        ways = "[The files of this chapter](files.md)"
         if before:
-            text = f"\n\n[What changed since chapter {number_of(before)}](difference.md) ·{text.strip()}"
-        text = title + text
+            ways = f"[What changed since chapter {number_of(before)}](difference.md) · {ways}"
+        text = text.replace("\n", f"\n\n{ways}\n", 1)
     return text
 
 
