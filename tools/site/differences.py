@@ -83,7 +83,8 @@ def code(line, changed=(), tag=""):
     """Return a line as HTML, the changed words in <del> or <ins>."""
     html = ""
     for (css, mark), words in groupby(enumerate(line), lambda each: (each[1][0], each[0] in changed)):
-        text = f'<span class="{css}">{escape("".join(word for _, (_, word) in words))}</span>'
+        text = escape("".join(word for _, (_, word) in words))
+        text = f'<span class="{css}">{text}</span>' if css else text
         html += f"<{tag}>{text}</{tag}>" if mark else text
     return f"<code>{html}</code>"
 

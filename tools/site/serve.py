@@ -14,11 +14,11 @@ def server(port):
 
 
 def main():
-    port = int(sys.argv[1]) if sys.argv[1:] else 8000
+    port = sys.argv[1] if sys.argv[1:] else "8000"
     try:
-        site = server(port)
-    except OSError:
-        sys.exit(f"Port {port} of 127.0.0.1 is in use: type make site-serve SITE_PORT={port + 1}")
+        site = server(int(port))
+    except (OSError, OverflowError, ValueError):
+        sys.exit(f"Port {port} of 127.0.0.1 is not free: name another, as in make site-serve SITE_PORT=8001")
     print(f"The site is at http://127.0.0.1:{port}/ until Ctrl-C.", flush=True)
     try:
         site.serve_forever()

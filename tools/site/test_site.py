@@ -74,7 +74,9 @@ later = pytest.mark.parametrize("chapter", CHAPTERS[1:])
 @pytest.mark.parametrize("name", NAMES)
 def test_page_is_sound(page, name):
     page.goto(name)
-    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    # The lessons' differences are long: once is enough for each scheme.
+    folded = "details" if page.viewport_size["width"] > 1000 else "details.difference"
+    page.evaluate(f"document.querySelectorAll('{folded}').forEach(each => each.open = true)")
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
     found = Axe().run(page)
     assert not found.violations_count, found.generate_report()
