@@ -20,8 +20,24 @@ html_copy_source = False
 html_show_copyright = False
 pygments_dark_style = "a11y-high-contrast-dark"
 html_theme_options = {
-    "light_css_variables": {"color-brand-primary": "#2f6b1f", "color-brand-content": "#2b6419"},
-    "dark_css_variables": {"color-brand-primary": "#9bd17f", "color-brand-content": "#9bd17f"},
+    "light_css_variables": {
+        "color-brand-primary": "#2f6b1f",
+        "color-brand-content": "#2b6419",
+        "removed": "#fff0ee",
+        "removed-word": "#ffd3ce",
+        "added": "#ecfaef",
+        "added-word": "#c4efcd",
+        "nothing": "#f4f5f6",
+    },
+    "dark_css_variables": {
+        "color-brand-primary": "#9bd17f",
+        "color-brand-content": "#9bd17f",
+        "removed": "#3a1d1f",
+        "removed-word": "#6b2a2d",
+        "added": "#15301d",
+        "added-word": "#22572f",
+        "nothing": "#1d1f22",
+    },
 }
 
 # What is typed is copied, without the prompt; a log, a list and a difference are for reading.
