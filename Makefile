@@ -93,5 +93,4 @@ clean: stop
 	find chapters tests tools -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf .pytest_cache .ruff_cache
 
-.PHONY: help setup redis stop test bench lint lock tags clean
-.PHONY: help setup redis stop test site site-serve site-test lint lock tags clean
+.PHONY: help setup redis stop test bench lint site site-serve site-test lock tags clean
