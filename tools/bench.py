@@ -157,7 +157,8 @@ def worker(command, folder, env):
             process.seconds = time.monotonic() - begin
             yield process
         finally:
-            os.killpg(process.pid, signal.SIGINT)
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT)
             process.wait()
 
 

@@ -26,7 +26,7 @@ sh tools/uv.sh --version >/dev/null
 trap 'rm -rf "$new"' EXIT
 sh tools/uv.sh venv --quiet --quiet --no-project --relocatable --python "$python" $new ||
     fail "There is no Python $python here and none could be downloaded: $hint."
-sh tools/uv.sh pip sync --quiet --compile-bytecode --require-hashes --python $new tools/locks/$stack.txt ||
+sh tools/uv.sh pip sync --quiet --require-hashes --python $new tools/locks/$stack.txt ||
     fail "The packages could not be installed: with a network, type the command again."
 [ "$stack" != pinned ] || $new/bin/python tools/fix_billiard.py
 touch $new/installed

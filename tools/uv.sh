@@ -15,14 +15,20 @@ fi
 if [ ! -x $own/bin/uv ]; then
     command -v python3 >/dev/null ||
         fail "Python is missing: install python3 with its venv module, or uv, and type the command again."
-    python3 -c 'import ensurepip, venv' 2>/dev/null ||
-        fail "Python's venv module is missing: install it (on Debian and Ubuntu: apt install python3-venv), or uv, and type the command again."
     # Built aside and moved when whole, so that an interrupted set-up leaves nothing half done.
     new=$own.$$
     trap 'rm -rf "$new"' EXIT
     mkdir -p .course
-    python3 -m venv $new
-    $new/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r tools/locks/uv.txt ||
+    export PIP_ROOT_USER_ACTION=ignore # root is at home in this folder
+    pip="python3 -m pip"
+    if ! $pip --version >/dev/null 2>&1; then
+        # Debian's Python has no pip but in a virtual environment, which takes longer to make than uv to install.
+        python3 -c 'import ensurepip, venv' 2>/dev/null ||
+            fail "Python's venv module is missing: install it (on Debian and Ubuntu: apt install python3-venv), or uv, and type the command again."
+        python3 -m venv $new/env
+        pip="$new/env/bin/python -m pip"
+    fi
+    $pip install --quiet --disable-pip-version-check --target $new --require-hashes -r tools/locks/uv.txt ||
         fail "uv could not be downloaded: with a network, type the command again."
     rm -rf $own
     mv $new $own
