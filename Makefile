@@ -52,10 +52,14 @@ stop:
 	@for port in $(PORTS); do REDIS_PORT=$$port $(firstword $(wildcard .course/*/bin/python) python3) tools/server.py stop; done
 
 chapter-%-worker: redis
+	@sh tools/in-chapter.sh $(chapter) python "$(CURDIR)/tools/preflight.py"
 	@sh tools/in-chapter.sh $(chapter) celery -A tasks worker --loglevel=info $(ARGS)
 
 chapter-%-shell: setup
 	@sh tools/in-chapter.sh $(chapter) python
+
+chapter-%-purge: setup
+	@sh tools/in-chapter.sh $(chapter) celery -A tasks purge $(ARGS)
 
 chapter-%-diff:
 	@sh tools/diff.sh $*
