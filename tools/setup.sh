@@ -22,14 +22,16 @@ export UV_PYTHON_INSTALL_DIR
 
 echo "Setting up the $stack stack in $env."
 sh tools/uv.sh --version >/dev/null
-# Built aside and moved when whole: what stands in .course/STACK always runs.
+# Built aside and moved when whole: what stands in .course/STACK always runs. What killed set-ups left goes.
+for old in .course/*.[0-9]*; do
+    kill -0 "${old##*.}" 2>/dev/null || rm -rf "$old"
+done
 trap 'rm -rf "$new"' EXIT
+trap 'exit 130' HUP INT TERM
 sh tools/uv.sh venv --quiet --quiet --no-project --relocatable --python "$python" $new ||
     fail "There is no Python $python here and none could be downloaded: $hint."
 sh tools/uv.sh pip sync --quiet --require-hashes --python $new tools/locks/$stack.txt ||
     fail "The packages could not be installed: with a network, type the command again."
 [ "$stack" != pinned ] || $new/bin/python tools/fix_billiard.py
 touch $new/installed
-rm -rf $env
-mv $new $env
-trap - EXIT
+$new/bin/python tools/put_in_place.py $new $env

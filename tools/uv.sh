@@ -18,6 +18,7 @@ if [ ! -x $own/bin/uv ]; then
     # Built aside and moved when whole, so that an interrupted set-up leaves nothing half done.
     new=$own.$$
     trap 'rm -rf "$new"' EXIT
+    trap 'exit 130' HUP INT TERM
     mkdir -p .course
     export PIP_ROOT_USER_ACTION=ignore # root is at home in this folder
     pip="python3 -m pip"
@@ -30,8 +31,8 @@ if [ ! -x $own/bin/uv ]; then
     fi
     $pip install --quiet --disable-pip-version-check --target $new --require-hashes -r tools/locks/uv.txt ||
         fail "uv could not be downloaded: with a network, type the command again."
-    rm -rf $own
-    mv $new $own
-    trap - EXIT
+    touch $new/installed
+    $new/bin/python tools/put_in_place.py $new $own
+    trap - EXIT HUP INT TERM
 fi
 exec $own/bin/uv "$@"
