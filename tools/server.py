@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOADING = "-LOADING"
 # What the server logs last where it cannot read what it kept.
 DAMAGED = re.compile(
-    "Bad file format|Invalid AOF manifest|AOF file|Not a directory|end of file|corrupt", re.I
+    "Bad file format|Invalid AOF manifest|AOF file|Not a directory|end of file|corrupt", re.IGNORECASE
 )
 DATA = ROOT / ".course" / "redis" / str(PORT)
 
