@@ -103,7 +103,9 @@ def connect(url, where):
     Ends this program where the environment names a server that cannot serve. Where the code does, the worker
     says the same, at length: it may.
     """
-    if urlsplit(url).scheme != "redis":
+    scheme = urlsplit(url).scheme
+    if scheme != "redis":
+        say(f"{where}: {scheme}:// is left to Celery; the course uses redis://.")
         return None
     set_both = f"set {VARIABLES['broker']} and {VARIABLES['backend']} to"
     place = (
