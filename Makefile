@@ -26,6 +26,7 @@ help:
 	@echo 'make chapter-N-diff     what changed since the chapter before'
 	@echo 'make chapter-N-start    copy the chapter before into a new folder, DIR=~/my-attempt, to write chapter N yourself'
 	@echo 'make chapter-N-test     the suite of chapter N (DIR=~/my-attempt runs it on your own folder)'
+	@echo 'make chapter-N-purge    drop the messages that wait in the queue; it asks first'
 	@echo 'make test               every suite'
 	@echo 'make redis, make stop   start Redis on 127.0.0.1:6379; stop the one that we started'
 	@echo 'make setup              install the stack'
@@ -75,6 +76,8 @@ test: .course/$(STACK)/compiled
 
 bench: .course/$(STACK)/compiled
 	@$(PYTHON) tools/bench.py $(ARGS)
+test-accidents: setup
+	@$(PYTHON) -m pytest tests/accidents --dist load $(ARGS)
 
 lint: setup
 	@$(PYTHON) -m ruff check
@@ -93,6 +96,9 @@ site-test: site
 lock:
 	@sh tools/lock.sh
 
+audit:
+	@sh tools/audit.sh
+
 tags:
 	@sh tools/tags.sh
 
@@ -102,3 +108,4 @@ clean: stop
 	rm -rf .pytest_cache .ruff_cache
 
 .PHONY: help setup redis stop test bench lint site site-serve site-test lock tags clean
+.PHONY: help setup redis stop test test-accidents lint lock audit tags clean

@@ -1,6 +1,7 @@
 """A copy of the course for one test, with a port of its own, and terminals in which its commands are typed."""
 
 import contextlib
+import json
 import os
 import pty
 import re
@@ -82,9 +83,15 @@ class Checkout:
         terminal.expect(" ready.")
         return terminal
 
-    def app(self):
-        """A client of the server, with no chapter's code."""
-        return Celery("client", broker=self.url, backend=self.url)
+    def send(self, name, *arguments):
+        """Call a task, with no chapter's code; return its id."""
+        return Celery("client", broker=self.url, backend=self.url).send_task(name, arguments).id
+
+    def answer(self, id, seconds=20):
+        """Wait for what a task returned; None where nothing comes."""
+        key = f"celery-task-meta-{id}"
+        wait_until(lambda: '"SUCCESS"' in (self.redis.get(key) or ""), seconds)
+        return json.loads(self.redis.get(key) or "{}").get("result")
 
     def edit(self, file, old, new):
         path = self.folder / "chapters" / file
@@ -107,14 +114,20 @@ class Terminal:
 
     def __init__(self, words, folder, env):
         self.text = ""
-        self.pid, self.screen = pty.fork()
-        if not self.pid:
-            try:
-                os.chdir(folder)
-                os.execvpe(words[0], words, env)
-            finally:
-                os._exit(127)
-        self.status = None
+        self.screen, other_side = pty.openpty()
+        # The shell stays, as in a real terminal: it is who hears that the window was closed.
+        begin = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp('sh', sys.argv[1:])"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", begin, "sh", "-c", '"$@"; exit', "sh", *words],
+            cwd=folder,
+            env=env,
+            stdin=other_side,
+            stdout=other_side,
+            stderr=other_side,
+            start_new_session=True,
+        )
+        os.close(other_side)
+        self.pid = self.process.pid
         self.reader = threading.Thread(target=self.read, daemon=True)
         self.reader.start()
 
@@ -129,14 +142,11 @@ class Terminal:
         expect(found, f"The terminal should show {text!r}, it shows:\n{self.text}")
 
     def ended(self):
-        """Tell whether the command has ended, and let go of it."""
-        if self.status is None and os.waitpid(self.pid, os.WNOHANG)[0]:
-            self.status = "ended"
-        return self.status is not None
+        return self.process.poll() is not None
 
     def gone(self):
         """Tell whether no process of the terminal is left."""
-        self.ended()
+        self.process.poll()
         done = subprocess.run(
             ["ps", "-A", "-o", "pgid=,stat="], capture_output=True, text=True, check=True
         ).stdout.split("\n")

@@ -21,7 +21,7 @@ def checkout(tmp_path):
 def data(checkout):
     """The folder where the server has kept a message, and the server killed."""
     checkout.make("redis")
-    checkout.app().send_task("tasks.add", (4, 4))
+    checkout.send("tasks.add", 4, 4)
     checkout.kill_server()
     return checkout.folder / ".course" / "redis" / str(checkout.port)
 

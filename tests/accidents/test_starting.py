@@ -21,7 +21,7 @@ def test_worker_of_another_chapter_is_up(checkout):
     first = checkout.worker(2)
     one_line(checkout.make("chapter-4-worker"), "celery@", "2-configuration", "Ctrl-C", "REDIS_PORT")
     checkout.worker(2, 'ARGS=-c 1 -n "second@%h"')
-    found = checkout.app().send_task("tasks.add", (4, 4)).get(timeout=10)
+    found = checkout.answer(checkout.send("tasks.add", 4, 4))
     expect(found == 8, f"The workers that are up should go on, add(4, 4) gave {found!r}.")
     for terminal in checkout.terminals:
         terminal.kill()
@@ -32,7 +32,7 @@ def test_worker_of_another_chapter_is_up(checkout):
 
 def test_messages_of_another_chapter_wait(checkout):
     checkout.make("redis")
-    results = [checkout.app().send_task("tasks.add", (i, i)) for i in range(3)]
+    results = [checkout.send("tasks.add", i, i) for i in range(3)]
     terminal = checkout.terminal("make", "chapter-4-worker")
     terminal.expect("3 of tasks.add; this worker throws away what it does not know")
     terminal.type("\x03")
@@ -41,17 +41,17 @@ def test_messages_of_another_chapter_wait(checkout):
     terminal = checkout.worker(2)
     said, _, _ = terminal.text.partition(" ready.")
     expect("3 of tasks.add; this worker runs them" in said, f"It should say what waits, it said:\n{said}")
-    expect([r.get(timeout=10) for r in results] == [0, 2, 4], "The messages that wait should be run.")
+    expect([checkout.answer(each) for each in results] == [0, 2, 4], "The messages that wait should be run.")
 
 
 def test_messages_are_thrown_away_with_a_word_and_purged_on_demand(checkout):
     checkout.make("redis")
     for number in range(1200):
         checkout.redis.lpush("celery", "{}" if number else "not JSON")
-    checkout.app().send_task("tasks.math.add", (1, 1))
+    checkout.send("tasks.math.add", 1, 1)
     done = checkout.make("chapter-3-purge", "ARGS=-f")
     expect("1201 messages" in done.stdout, f"The purge should count 1201, it printed:\n{done.stdout}")
-    checkout.app().send_task("tasks.add", (1, 1))
+    checkout.send("tasks.add", 1, 1)
     checkout.worker(3).expect("Received unregistered task of type 'tasks.add'")
 
 
