@@ -43,9 +43,9 @@ class Checkout:
                 (self.folder / ".course" / name).symlink_to(ROOT / ".course" / name)
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        ours = ("CELERY_", "LOGURU_", "MAKE", "MFLAGS", "PYTEST_")
+        ours = ("CELERY_", "LOGURU_", "MAKE", "MFLAGS", "PYTEST_", "ARGS", "DIR", "STACK")
         self.env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-        self.env |= {"STACK": STACK, "REDIS": "embedded", "REDIS_PORT": str(self.port)}
+        self.env |= {"REDIS": "embedded", "REDIS_PORT": str(self.port)}
         self.redis = StrictRedis(port=self.port, decode_responses=True)
         self.terminals = []
 
@@ -60,7 +60,7 @@ class Checkout:
     def make(self, *words, seconds=60, **env):
         """Type a make command; return the finished process, its output as one text."""
         return subprocess.run(
-            ["make", *words],
+            ["make", f"STACK={STACK}", *words],
             cwd=self.folder,
             env=self.env | env,
             stdin=subprocess.DEVNULL,
@@ -72,14 +72,14 @@ class Checkout:
         )
 
     def terminal(self, *words, **env):
-        """Type a command in a terminal of its own and leave it running."""
-        terminal = Terminal(words, self.folder, self.env | env)
+        """Type a make command in a terminal of its own and leave it running."""
+        terminal = Terminal(["make", f"STACK={STACK}", *words], self.folder, self.env | env)
         self.terminals.append(terminal)
         return terminal
 
     def worker(self, number, arguments=QUICK, **env):
         """Type `make chapter-N-worker` in a terminal and wait until the worker is ready."""
-        terminal = self.terminal("make", f"chapter-{number}-worker", arguments, **env)
+        terminal = self.terminal(f"chapter-{number}-worker", arguments, **env)
         terminal.expect(" ready.")
         return terminal
 

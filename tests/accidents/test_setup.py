@@ -21,7 +21,9 @@ def checkout(tmp_path):
 def expect_whole(checkout):
     course = checkout.folder / ".course"
     python = course / STACK / "bin" / "python"
-    done = subprocess.run([python, "-c", "import celery, pytest"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [python, "-c", "import celery, pytest"], capture_output=True, text=True, check=False
+    )
     expect(done.returncode == 0, f"The environment should be whole: {done.stderr}")
     left = [path.name for path in course.glob("*.[0-9]*")]
     expect(not left, f"Nothing half built should be left, there is {left}.")
@@ -29,7 +31,7 @@ def expect_whole(checkout):
 
 @pytest.mark.parametrize("number", range(4 * len(ROUNDS)))
 def test_interrupted_set_up_is_finished_by_the_next(checkout, number):
-    command = ["make", "setup"]
+    command = ["make", f"STACK={STACK}", "setup"]
     process = subprocess.Popen(command, cwd=checkout.folder, env=checkout.env, start_new_session=True)
     time.sleep(random.uniform(0.02, 1.5))
     os.killpg(process.pid, [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP][number % 4])
@@ -54,7 +56,9 @@ def test_package_with_another_hash_is_refused(checkout):
     wrong[1:3] = [f"    --hash=sha256:{'0' * 64}"]
     lock.write_text(f"{head}vine==5.1.0" + "\n".join(wrong))
     done = checkout.make("setup")
-    expect(done.returncode != 0 and "could not be installed" in done.stdout, f"It should fail:\n{done.stdout}")
+    expect(
+        done.returncode != 0 and "could not be installed" in done.stdout, f"It should fail:\n{done.stdout}"
+    )
     expect(not (checkout.folder / ".course" / STACK).exists(), "No environment should stand.")
     lock.write_text(text)
     expect(checkout.make("setup").returncode == 0, "With the right hash it should finish.")

@@ -33,7 +33,7 @@ def test_worker_of_another_chapter_is_up(checkout):
 def test_messages_of_another_chapter_wait(checkout):
     checkout.make("redis")
     results = [checkout.send("tasks.add", i, i) for i in range(3)]
-    terminal = checkout.terminal("make", "chapter-4-worker")
+    terminal = checkout.terminal("chapter-4-worker")
     terminal.expect("3 of tasks.add; this worker throws away what it does not know")
     terminal.type("\x03")
     terminal.expect("make: ***")
@@ -122,7 +122,7 @@ def test_url_points_nowhere(checkout, url):
 def test_mistake_in_the_code(checkout, file, old, new, line, own):
     checkout.edit(f"4-libs-split/{file}", old, new)
     # With these two empty, the chapter's own URLs count.
-    terminal = checkout.terminal("make", "chapter-4-worker", **dict.fromkeys(BOTH, ""))
+    terminal = checkout.terminal("chapter-4-worker", **dict.fromkeys(BOTH, ""))
     terminal.expect(own)
     expect(
         line in terminal.text.partition(own)[0], f"{line!r} should come first, it printed:\n{terminal.text}"

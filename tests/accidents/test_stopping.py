@@ -65,7 +65,7 @@ def test_closed_terminal_leaves_no_process(checkout, worker, result, number):
 
 
 def test_ctrl_c_while_the_server_starts(checkout):
-    terminal = checkout.terminal("make", "chapter-2-worker")
+    terminal = checkout.terminal("chapter-2-worker")
     terminal.type("\x03")
     expect_gone(terminal)
     checkout.worker(2)
