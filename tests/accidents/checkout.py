@@ -5,7 +5,7 @@ import json
 import os
 import pty
 import re
-import select
+import selectors
 import shutil
 import signal
 import socket
@@ -132,9 +132,11 @@ class Terminal:
         self.reader.start()
 
     def read(self):
-        with contextlib.suppress(OSError, ValueError):
-            while True:
-                if select.select([self.screen], [], [], 0.1)[0]:
+        # Not select.select, which takes no descriptor beyond 1023.
+        with selectors.DefaultSelector() as selector, contextlib.suppress(OSError):
+            selector.register(self.screen, selectors.EVENT_READ)
+            while self.screen >= 0:
+                if selector.select(0.1):
                     self.text += os.read(self.screen, 65536).decode(errors="replace").replace("\r", "")
 
     def expect(self, text, seconds=30):

@@ -64,8 +64,9 @@ def test_closed_terminal_leaves_no_process(checkout, worker, result, number):
     checkout.worker(2)
 
 
-def test_ctrl_c_while_the_server_starts(checkout):
+def test_ctrl_c_before_the_worker_is_ready(checkout):
     terminal = checkout.terminal("chapter-2-worker")
+    terminal.expect("Redis: ")
     terminal.type("\x03")
     expect_gone(terminal)
     checkout.worker(2)
