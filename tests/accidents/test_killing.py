@@ -6,7 +6,7 @@ import time
 import pytest
 from celery import chord
 from celery.exceptions import TimeoutError as CeleryTimeout
-from checkout import ROUNDS, Checkout
+from checkout import ROUNDS, STACK, Checkout
 from course import ROOT, expect, expect_raises
 from nodes import wait_until
 
@@ -31,7 +31,10 @@ def test_killed_server_loses_at_most_the_message_on_its_way(tmp_path, number):
         checkout.kill_server()
         worker.expect("Trying to re-establish the connection")
         checkout.make("redis")
-        wait_until(lambda: not checkout.redis.llen("celery"), 60)
+        wait_until(lambda: not checkout.redis.llen("celery") or worker.ended(), 60)
+        if STACK == "latest" and worker.ended():  # Celery 5.7, which acknowledged on the old connection
+            worker = checkout.worker(2, LOGURU_LEVEL="INFO")
+            wait_until(lambda: not checkout.redis.llen("celery"), 60)
         # What the worker had taken comes back after the visibility timeout, or as the page says.
         time.sleep(1)
         shell = checkout.terminal("chapter-2-shell")

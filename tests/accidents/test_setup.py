@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from checkout import ROUNDS, STACK, Checkout
 from course import expect
+from nodes import wait_until
 
 
 @pytest.fixture
@@ -29,6 +30,14 @@ def expect_whole(checkout):
     expect(not left, f"Nothing half built should be left, there is {left}.")
 
 
+def group_is_there(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 @pytest.mark.parametrize("number", range(4 * len(ROUNDS)))
 def test_interrupted_set_up_is_finished_by_the_next(checkout, number):
     command = ["make", f"STACK={STACK}", "setup"]
@@ -36,6 +45,7 @@ def test_interrupted_set_up_is_finished_by_the_next(checkout, number):
     time.sleep(random.uniform(0.02, 1.5))
     os.killpg(process.pid, [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP][number % 4])
     process.wait(30)
+    wait_until(lambda: not group_is_there(process.pid), 5)
     done = checkout.make("setup")
     expect(done.returncode == 0, f"The next set-up should finish, it printed:\n{done.stdout}")
     expect_whole(checkout)

@@ -1,7 +1,7 @@
 """Ctrl-C, a closed terminal, `make stop`: what runs is finished or handed back, and nothing is left behind."""
 
 import pytest
-from checkout import ROUNDS, Checkout
+from checkout import ROUNDS, STACK, Checkout
 from course import expect
 from nodes import wait_until
 
@@ -72,15 +72,22 @@ def test_ctrl_c_before_the_worker_is_ready(checkout):
     checkout.worker(2)
 
 
-def test_stop_while_a_task_runs(checkout, worker, result):
+@pytest.mark.parametrize("number", ROUNDS)
+def test_stop_while_a_task_runs(checkout, worker, result, number):
     done = checkout.make("stop")
     expect("waiting tasks are kept" in done.stdout, f"The server should stop:\n{done.stdout}")
     worker.expect("Trying to re-establish the connection")
     checkout.make("redis")
     found = checkout.answer(result, 30)
     expect(found == 8, f"The worker should come back by itself and give 8, it gave {found!r}.")
-    again = checkout.answer(checkout.send("tasks.add", 2, 3))
-    expect(again == 5, f"The worker should go on, add(2, 3) gave {again!r}.")
+    if STACK == "latest":
+        # Celery 5.7 acknowledges the old task on the old connection, and ends; the page says so.
+        expect(
+            wait_until(worker.ended, 10), "Celery 5.7 is known to end here, and did not: the page can say so."
+        )
+        checkout.worker(2)
+    again = checkout.answer(checkout.send("tasks.add", 2, 3), 30)
+    expect(again == 5, f"The worker should go on, add(2, 3) gave {again!r}:\n{worker.text[-3000:]}")
 
 
 def test_ctrl_c_while_the_server_is_gone(checkout, worker):
