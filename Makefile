@@ -74,10 +74,11 @@ chapter-%-start:
 test: .course/$(STACK)/compiled
 	@$(PYTHON) -m pytest $(ARGS)
 
+test-accidents: .course/$(STACK)/compiled
+	@$(PYTHON) -m pytest tests/accidents --dist load $(ARGS)
+
 bench: .course/$(STACK)/compiled
 	@$(PYTHON) tools/bench.py $(ARGS)
-test-accidents: setup
-	@$(PYTHON) -m pytest tests/accidents --dist load $(ARGS)
 
 lint: setup
 	@$(PYTHON) -m ruff check
@@ -107,5 +108,4 @@ clean: stop
 	find chapters tests tools -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf .pytest_cache .ruff_cache
 
-.PHONY: help setup redis stop test bench lint site site-serve site-test lock tags clean
-.PHONY: help setup redis stop test test-accidents lint lock audit tags clean
+.PHONY: help setup redis stop test test-accidents bench lint site site-serve site-test lock audit tags clean

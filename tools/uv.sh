@@ -32,7 +32,7 @@ if [ ! -x $own/bin/uv ]; then
     $pip install --quiet --disable-pip-version-check --target $new --require-hashes -r tools/locks/uv.txt ||
         fail "uv could not be downloaded: with a network, type the command again."
     touch $new/installed
-    $new/bin/python tools/put_in_place.py $new $own
+    python3 tools/put_in_place.py $new $own
     trap - EXIT HUP INT TERM
 fi
 exec $own/bin/uv "$@"
