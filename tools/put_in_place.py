@@ -13,8 +13,8 @@ new, place = map(Path, sys.argv[1:])
 with open(f"{place}.lock", "w") as lock:
     # The system frees the lock when this process ends, in whatever way.
     fcntl.flock(lock, fcntl.LOCK_EX)
-    begun, done = new / "pyvenv.cfg", place / "installed"
-    if done.exists() and done.stat().st_mtime > begun.stat().st_mtime:
+    begun, done = min(path.stat().st_mtime for path in new.iterdir()), place / "installed"
+    if done.exists() and done.stat().st_mtime > begun:
         shutil.rmtree(new)
     else:
         shutil.rmtree(place, ignore_errors=True)
