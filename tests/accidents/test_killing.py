@@ -1,5 +1,6 @@
 """Servers and workers that are killed while they work. ROUNDS=20 repeats each test."""
 
+import json
 import re
 import time
 
@@ -41,10 +42,16 @@ def test_killed_server_loses_at_most_the_message_on_its_way(tmp_path, number):
         shell.expect(">>> ")
         shell.type(snippet_of_the_page())
         wait_until(lambda: len(checkout.redis.keys("celery-task-meta-*")) == 1000, 15)
-        values = {number: checkout.answer(id, 0) for number, id in enumerate(ids)}
-        lost = [number for number, value in values.items() if value != 2 * number]
-        # Celery takes a message off the queue first and writes it down as taken next: the one in between is lost.
-        expect(len(lost) <= 1, f"At most one of 1000 tasks should be lost, {len(lost)} have no result.")
+        # Celery takes a message off the queue first and writes down next that it is taken: between the two, it is lost.
+        # The task that just runs may fail for want of its result backend, and its caller is told.
+        metas = [json.loads(checkout.redis.get(f"celery-task-meta-{id}") or "{}") for id in ids]
+        lost = [meta for meta in metas if not meta]
+        failed = [meta for meta in metas if meta.get("status") == "FAILURE"]
+        right = sum(meta.get("result") == 2 * number for number, meta in enumerate(metas))
+        expect(
+            len(lost) <= 1 and len(failed) <= 1 and right + len(lost) + len(failed) == 1000,
+            f"Of 1000 tasks at most one may be lost and one fail: {right} are right, {len(lost)} lost, {failed} failed.",
+        )
         expect(not checkout.redis.hlen("unacked"), "No message should be left as taken.")
         expect(not worker.ended(), "The worker should still be up.")
 
