@@ -8,6 +8,9 @@ PYTHON = .course/$(STACK)/bin/python
 PORTS = $(or $(REDIS_PORT),$(sort 6379 $(notdir $(wildcard .course/redis/*))))
 export STACK
 
+# For what runs without the stack.
+ANY_PYTHON = $(firstword $(wildcard .course/*/bin/python) python3)
+
 # The chapter of a target, by its number.
 chapter = $(filter $*-%,$(CHAPTERS))
 
@@ -23,6 +26,8 @@ endif
 help:
 	@echo 'make chapter-N-worker   start Redis where none answers, and the worker of chapter N (ARGS="-c 4" is passed on)'
 	@echo 'make chapter-N-shell    Python in the folder of chapter N, for a second terminal'
+	@echo 'make chapter-N-up       the same in Docker containers, WORKERS=3 of them; make down removes them'
+	@echo 'make chapter-N-logs     what the workers in containers log'
 	@echo 'make chapter-N-diff     what changed since the chapter before'
 	@echo 'make chapter-N-start    copy the chapter before into a new folder, DIR=~/my-attempt, to write chapter N yourself'
 	@echo 'make chapter-N-test     the suite of chapter N (DIR=~/my-attempt runs it on your own folder)'
@@ -50,7 +55,7 @@ redis: setup
 	@$(PYTHON) tools/server.py start
 
 stop:
-	@for port in $(PORTS); do REDIS_PORT=$$port $(firstword $(wildcard .course/*/bin/python) python3) tools/server.py stop; done
+	@for port in $(PORTS); do REDIS_PORT=$$port $(ANY_PYTHON) tools/server.py stop; done
 
 chapter-%-worker: redis
 	@sh tools/in-chapter.sh $(chapter) python "$(CURDIR)/tools/preflight.py"
@@ -61,6 +66,17 @@ chapter-%-shell: setup
 
 chapter-%-purge: setup
 	@sh tools/in-chapter.sh $(chapter) celery -A tasks purge $(ARGS)
+
+# Workers in containers, of an image with the stack. They start anew each time, as they do not reload edited code.
+chapter-%-up:
+	@REDIS=docker CELERY_BROKER_URL= $(ANY_PYTHON) tools/server.py start
+	@CHAPTER=$* sh tools/compose.sh up -d --build --no-deps --force-recreate --scale worker=$(or $(WORKERS),1) worker
+
+chapter-%-logs:
+	@sh tools/compose.sh logs --follow worker
+
+down:
+	@sh tools/compose.sh down
 
 chapter-%-diff:
 	@sh tools/diff.sh $*
@@ -108,4 +124,4 @@ clean: stop
 	find chapters tests tools -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf .pytest_cache .ruff_cache
 
-.PHONY: help setup redis stop test test-accidents bench lint site site-serve site-test lock audit tags clean
+.PHONY: help setup redis stop down test test-accidents bench lint site site-serve site-test lock audit tags clean

@@ -77,11 +77,7 @@ def is_embedded():
 
 
 def compose(*words):
-    """Run docker compose, version 2 or 1, and return the finished process, or None without either."""
-    for command in (["docker", "compose"], ["docker-compose"]):
-        if shutil.which(command[0]) and run(*command, "version").returncode == 0:
-            return run(*command, *words)
-    return None
+    return run("sh", "tools/compose.sh", *words)
 
 
 def run(*command):
@@ -156,10 +152,10 @@ def already_there(wanted):
 def start_container():
     """Start the service redis of docker-compose.yml; return what went wrong, or None."""
     done = compose("up", "-d", "redis")
-    if done is None:
-        return "Docker has no compose command."
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        # Version 1 ends with a line that says nothing.
+        lines = [line for line in done.stderr.splitlines() if line.strip() and "Encountered errors" not in line]
+        reason = (lines or ["no reason given"])[-1].strip().rstrip(".")
         return f"Docker could not start Redis ({reason})."
     if not wait_until(answers, 30):
         return "Redis was started in Docker and does not answer."
