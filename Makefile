@@ -32,7 +32,7 @@ help:
 	@echo 'make chapter-N-start    copy the chapter before into a new folder, DIR=~/my-attempt, to write chapter N yourself'
 	@echo 'make chapter-N-test     the suite of chapter N (DIR=~/my-attempt runs it on your own folder)'
 	@echo 'make chapter-N-purge    drop the messages that wait in the queue; it asks first'
-	@echo 'make test               every suite'
+	@echo 'make test               every suite; make test-docker runs them on containers'
 	@echo 'make redis, make stop   start Redis on 127.0.0.1:6379; stop the one that we started'
 	@echo 'make setup              install the stack'
 	@echo 'make bench              measure the course against what one would type without it (ARGS="start" for one figure)'
@@ -90,6 +90,9 @@ chapter-%-start:
 test: .course/$(STACK)/compiled
 	@$(PYTHON) -m pytest $(ARGS)
 
+test-docker: .course/$(STACK)/compiled
+	@$(PYTHON) -m pytest --docker $(ARGS)
+
 test-accidents: .course/$(STACK)/compiled
 	@$(PYTHON) -m pytest tests/accidents --dist load $(ARGS)
 
@@ -124,4 +127,4 @@ clean: stop
 	find chapters tests tools -name __pycache__ -prune -exec rm -rf {} +
 	rm -rf .pytest_cache .ruff_cache
 
-.PHONY: help setup redis stop down test test-accidents bench lint site site-serve site-test lock audit tags clean
+.PHONY: help setup redis stop down test test-docker test-accidents bench lint site site-serve site-test lock audit tags clean

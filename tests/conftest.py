@@ -7,19 +7,20 @@ import tempfile
 from pathlib import Path
 
 import celery.app.builtins  # noqa: F401  registers Celery's own tasks
+import containers
 import pytest
 from celery import _state
 from celery.app.utils import find_app
 from celery.result import AsyncResult
 from course import CHAPTERS, ROOT, TESTS, child_environment, described, forget_modules, short
 from keeper import Keeper
-from nodes import DatabaseContainer, LocalWorker, ServerContainer, WorkerContainer
+from nodes import Processes, Worker
 from pytest_celery import (
     CeleryBackendCluster,
     CeleryBrokerCluster,
-    CeleryTestBackend,
-    CeleryTestBroker,
     CeleryWorkerCluster,
+    RedisTestBackend,
+    RedisTestBroker,
 )
 
 CELERYS_OWN = set(_state._on_app_finalizers)
@@ -34,13 +35,14 @@ def pytest_addoption(parser):
         "--dir",
         help="run it on this folder instead of the chapter's own, with --chapter; written --dir=FOLDER",
     )
+    group.addoption("--docker", action="store_true", help="run the suites on containers: needs a Docker engine")
 
 
 def pytest_configure(config):
     config.addinivalue_line(
         "markers",
-        "own_worker(count=1, probe=False, settings={}, args=(), env={}, copy=False): the test has workers, and a database, of"
-        " its own; with probe=True they run tests/probe.py; copy=True gives them a copy of the folder",
+        "own_worker(count=1, probe=False, settings={}, args=(), env={}, copy=False, server=False): the test has workers, and a database,"
+        " of its own; with probe=True they run tests/probe.py; copy=True gives them a copy of the folder, server=True a server",
     )
     folder = config.getoption("--dir")
     if folder:
@@ -48,6 +50,8 @@ def pytest_configure(config):
             raise pytest.UsageError("--dir needs --chapter, to know which suite to run on it.")
         if not Path(folder).expanduser().is_dir():
             raise pytest.UsageError(f"There is no folder {folder}.")
+    if config.getoption("--docker") and not hasattr(config, "workerinput"):
+        containers.prepare()
     config.course = Course(config)
 
 
@@ -108,20 +112,26 @@ class Place:
     """A folder with an app, a database for it, and the workers that serve it."""
 
     def __init__(
-        self, course, name, folder, count=1, probe=False, settings=None, args=(), env=None, without=()
+        self, course, name, folder, count=1, probe=False, settings=None, args=(), env=None, without=(), server=False
     ):
         self.course = course
         self.name = name
         self.folder = Path(folder)
         self.module = "probe" if probe else "tasks"
         self.database = course.next_database()
-        self.url = course.server.url(self.database)
-        self.env = child_environment(self.url) | (env or {})
-        for variable in without:
-            self.env.pop(variable, None)
+        self.broker, self.backend = course.nodes.databases(self.database, own=server)
+        broker, backend = self.broker.celeryconfig, self.backend.celeryconfig
+        self.url = broker["host_url"]
+        # What the workers are given, and the environment of a client here: in containers a server has two addresses.
+        variables = dict(env or {})
         if probe:
-            self.env["PYTHONPATH"] = str(TESTS)
-            self.env["PROBE_SETTINGS"] = json.dumps(settings or {})
+            variables["PYTHONPATH"] = str(TESTS)
+            variables["PROBE_SETTINGS"] = json.dumps(settings or {})
+        self.variables = {"CELERY_BROKER_URL": broker["url"], "CELERY_RESULT_BACKEND": backend["url"]} | variables
+        self.env = child_environment(broker["host_url"], backend["host_url"]) | variables
+        for variable in without:
+            self.variables.pop(variable, None)
+            self.env.pop(variable, None)
         self.args = list(args)
         self.workers = []
         for number in range(count):
@@ -133,7 +143,7 @@ class Place:
         command = ["celery", "-A", self.module, "worker", *level, "-c", "2"]
         command += [*self.args, *args]
         name = f"{self.name}-{self.database}-worker-{len(self.workers) + 1}"
-        worker = WorkerContainer(self.course.keeper, name, command, self.folder, self.env, self.course.temp)
+        worker = self.course.nodes.worker(name, command, self.folder, self.variables)
         self.workers.append(worker)
         return worker
 
@@ -162,6 +172,8 @@ class Place:
     def close(self):
         for worker in self.workers:
             worker.teardown()
+        self.broker.teardown()
+        self.backend.teardown()
 
 
 class Course:
@@ -179,13 +191,13 @@ class Course:
         self.started = True
         self.temp = Path(tempfile.mkdtemp(prefix="course-"))
         self.keeper = Keeper()
-        self._server = ServerContainer(self.keeper, self.temp, child_environment(""))
-        self._server.ready()
+        kind = containers.Containers if self.config.getoption("--docker") else Processes
+        self._nodes = kind(self.keeper, self.temp)
 
     @property
-    def server(self):
+    def nodes(self):
         self.start()
-        return self._server
+        return self._nodes
 
     def next_database(self):
         self.databases += 1
@@ -197,7 +209,6 @@ class Course:
 
     def main_place(self, chapter):
         if chapter not in self.main:
-            self.start()
             self.main[chapter] = Place(self, chapter, self.folder(chapter))
         return self.main[chapter]
 
@@ -211,7 +222,7 @@ class Course:
         for thing in gc.get_objects():
             if issubclass(type(thing), AsyncResult):
                 thing.backend = None
-        self._server.teardown()
+        self._nodes.close()
         self.keeper.close()
         shutil.rmtree(self.temp, ignore_errors=True)
 
@@ -257,7 +268,7 @@ def app(place, monkeypatch):
     forget_modules()
 
 
-# pytest-celery's fixtures, on local processes.
+# pytest-celery's fixtures, on the nodes of the test's place.
 
 
 @pytest.fixture
@@ -269,17 +280,17 @@ def celery_setup_app(app):
 def celery_worker_cluster(place, app):
     for worker in place.workers:
         worker.ready()
-    return CeleryWorkerCluster(*(LocalWorker(worker, app) for worker in place.workers))
+    return CeleryWorkerCluster(*(Worker(worker, app) for worker in place.workers))
 
 
 @pytest.fixture
-def celery_broker_cluster(place, course):
-    return CeleryBrokerCluster(CeleryTestBroker(DatabaseContainer(course.server, place.database)))
+def celery_broker_cluster(place):
+    return CeleryBrokerCluster(RedisTestBroker(place.broker))
 
 
 @pytest.fixture
-def celery_backend_cluster(place, course):
-    return CeleryBackendCluster(CeleryTestBackend(DatabaseContainer(course.server, place.database)))
+def celery_backend_cluster(place):
+    return CeleryBackendCluster(RedisTestBackend(place.backend))
 
 
 @pytest.fixture
@@ -289,5 +300,5 @@ def worker(celery_setup):
 
 @pytest.fixture
 def redis(celery_setup):
-    """A client of the test's database."""
+    """A client of the test's broker."""
     return celery_setup.broker.container.client

@@ -52,11 +52,11 @@ def short(folder):
     return str(folder.relative_to(ROOT)) if folder.is_relative_to(ROOT) else str(folder)
 
 
-def child_environment(url):
+def child_environment(broker="", backend=""):
     """The environment of a chapter's processes: this stack's programs, the server of the tests."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("LOGURU_", "CELERY_"))}
     env["PATH"] = str(Path(sys.executable).parent) + os.pathsep + env.get("PATH", "")
-    env["CELERY_BROKER_URL"] = env["CELERY_RESULT_BACKEND"] = url
+    env["CELERY_BROKER_URL"], env["CELERY_RESULT_BACKEND"] = broker, backend
     return env
 
 

@@ -1,13 +1,14 @@
 """Ends what the tests started once they are gone, in whatever way: Ctrl-C, SIGKILL, a closed terminal.
 
-The tests name each process group that they start; this process waits for the end of its stdin,
-which comes when the tests end, and kills the groups that are left.
+The tests name what they start: process groups, by number, and Docker's containers and networks, by the command that
+removes them. This process waits for the end of its stdin, which comes when the tests end, and ends what is left.
 """
 
 import os
 import signal
 import subprocess
 import sys
+import time
 
 
 class Keeper:
@@ -19,11 +20,11 @@ class Keeper:
             [sys.executable, __file__], stdin=subprocess.PIPE, text=True, start_new_session=True
         )
 
-    def watch(self, group):
-        self.send(f"+{group}")
+    def watch(self, thing):
+        self.send(f"+{thing}")
 
-    def forget(self, group):
-        self.send(f"-{group}")
+    def forget(self, thing):
+        self.send(f"-{thing}")
 
     def send(self, line):
         self.process.stdin.write(line + "\n")
@@ -35,14 +36,30 @@ class Keeper:
 
 
 def keep():
-    groups = set()
+    things = []
     for line in sys.stdin:
-        (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
-    for group in groups:
-        try:
-            os.killpg(group, signal.SIGKILL)
-        except OSError:
-            pass
+        (things.append if line[0] == "+" else things.remove)(line[1:].strip())
+    # The last first: a network can be removed when its containers are.
+    for thing in reversed(things):
+        if thing.isdigit():
+            end_group(int(thing))
+        else:
+            remove(thing.split())
+
+
+def end_group(number):
+    try:
+        os.killpg(number, signal.SIGKILL)
+    except OSError:
+        pass
+
+
+def remove(command):
+    """Remove something of Docker's; it may still be in the making, when the tests were interrupted then."""
+    for _ in range(20):
+        if not subprocess.run(command, check=False, capture_output=True).returncode:
+            return
+        time.sleep(1)
 
 
 if __name__ == "__main__":

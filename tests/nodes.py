@@ -1,5 +1,7 @@
 """Local processes as pytest-celery nodes: what its stock nodes do with Docker containers, without Docker.
 
+`make test-docker` takes the containers of containers.py instead.
+
 A test asks for `celery_setup` as pytest-celery means it, and its `worker`, `broker` and `backend` have
 the usual `logs`, `assert_log_exists`, `kill`, `restart`. What looks into a container does not exist
 here: `worker.get_running_processes_info()`, which runs a command inside one, and the container's files.
@@ -9,9 +11,11 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+from course import child_environment
 from pytest_celery import CeleryTestContainer, CeleryTestWorker
 from pytest_docker_tools.exceptions import ContainerFailed
 from pytest_docker_tools.exceptions import TimeoutError as NodeTimeout
@@ -27,7 +31,18 @@ def wait_until(condition, seconds=10.0):
     return value
 
 
-class ProcessContainer(CeleryTestContainer):
+class Awaited:
+    """A node that is ready once it has logged its prompt. pytest-celery's own waiting looks once a second."""
+
+    def ready(self):
+        if not wait_until(lambda: self.ready_prompt in self.logs() or self.status == "exited", 30):
+            raise NodeTimeout(f"{self.name} is not ready after 30 seconds:\n{self.logs()}")
+        if self.status == "exited" and self.ready_prompt not in self.logs():
+            raise ContainerFailed(self, f"{self.name} ended before it was ready:\n{self.logs()}")
+        return True
+
+
+class ProcessContainer(Awaited, CeleryTestContainer):
     """A command that runs in a process group of its own, behind the interface of a container."""
 
     def __init__(self, keeper, name, command, folder, env, logs):
@@ -83,13 +98,6 @@ class ProcessContainer(CeleryTestContainer):
     def logs(self):
         return self.stdout() + self.stderr()
 
-    def ready(self):
-        if not wait_until(lambda: self.ready_prompt in self.logs() or self.status == "exited", 30):
-            raise NodeTimeout(f"{self.name} is not ready after 30 seconds:\n{self.logs()}")
-        if self.status == "exited" and self.ready_prompt not in self.logs():
-            raise ContainerFailed(self, f"{self.name} ended before it was ready:\n{self.logs()}")
-        return True
-
     def kill(self, signal="SIGKILL"):
         """Send a signal, as `docker kill` does; SIGKILL reaches the children too, as in a container."""
         number = getattr(globals()["signal"], signal) if isinstance(signal, str) else signal
@@ -100,6 +108,10 @@ class ProcessContainer(CeleryTestContainer):
             wait_until(lambda: self.status == "exited")
         else:
             os.kill(self.pid, number)
+
+    def kill_process(self, pid):
+        """Kill one process of the node."""
+        os.kill(pid, signal.SIGKILL)
 
     def restart(self, timeout=10):
         self.kill("SIGTERM")
@@ -131,7 +143,7 @@ class ServerContainer(ProcessContainer):
             f"--bind 127.0.0.1 --port {self.port} --databases 1000 --appendonly no --dir {folder} --save"
         )
         command = [str(get_binary_path()), *options.split(" "), ""]
-        super().__init__(keeper, "server", command, folder, env, folder)
+        super().__init__(keeper, f"server-{self.port}", command, folder, env, folder)
 
     def url(self, database):
         return f"redis://127.0.0.1:{self.port}/{database}"
@@ -140,9 +152,10 @@ class ServerContainer(ProcessContainer):
 class DatabaseContainer(CeleryTestContainer):
     """One database of the server: a broker or a result backend, as far as an app can tell."""
 
-    def __init__(self, server, database):
+    def __init__(self, server, database, shared):
         self.server = server
         self.database = database
+        self.shared = shared
 
     @property
     def name(self):
@@ -175,17 +188,25 @@ class DatabaseContainer(CeleryTestContainer):
         self.server.reload()
 
     def kill(self, signal="SIGKILL"):
-        raise NotImplementedError("the server is shared by all tests of a process: end a worker instead")
+        refuse_where_shared(self)
+        self.server.kill(signal)
 
     def restart(self, timeout=10):
-        raise NotImplementedError("the server is shared by all tests of a process: restart a worker instead")
+        refuse_where_shared(self)
+        self.server.restart(timeout)
 
     def teardown(self):
-        self.client.flushdb()
+        if not self.shared:
+            self.server.teardown()
 
 
-class WorkerContainer(ProcessContainer):
-    """`celery worker` in a folder."""
+def refuse_where_shared(database):
+    if database.shared:
+        raise NotImplementedError("the server is shared by many tests: mark this one own_worker(server=True)")
+
+
+class ChapterWorker(Awaited):
+    """What pytest-celery asks of a worker's container, for `celery worker` in a folder."""
 
     @property
     def ready_prompt(self):
@@ -215,13 +236,51 @@ class WorkerContainer(ProcessContainer):
         return {}
 
 
-class LocalWorker(CeleryTestWorker):
+class WorkerContainer(ChapterWorker, ProcessContainer):
+    hostname = socket.gethostname()
+
+
+class Worker(CeleryTestWorker):
     def hostname(self):
         arguments = self.container.arguments
         name = arguments[arguments.index("-n") + 1] if "-n" in arguments else "celery@%h"
-        return name.replace("%h", socket.gethostname())
+        return name.replace("%h", self.container.hostname)
 
     def wait_for_log(self, log, message="", timeout=10):
         """As in pytest-celery, which looks once a second and not fifty times."""
         if not wait_until(lambda: log in self.logs(), timeout):
             raise NodeTimeout(message or f"{self.name()} did not log: {log}")
+
+
+class Processes:
+    """Makes the nodes of a pytest process. containers.Containers makes the same of Docker."""
+
+    def __init__(self, keeper, folder):
+        self.keeper = keeper
+        self.folder = folder
+        self.shared = None
+
+    def server(self):
+        server = ServerContainer(self.keeper, self.folder, child_environment())
+        server.ready()
+        return server
+
+    def databases(self, number, own):
+        """Return a broker and a result backend: a database of the shared server, or of one of their own."""
+        if not own and not self.shared:
+            self.shared = self.server()
+        database = DatabaseContainer(self.server() if own else self.shared, number, shared=not own)
+        return database, database
+
+    def worker(self, name, command, folder, variables):
+        """Start a worker; it is not waited for."""
+        env = child_environment() | variables
+        return WorkerContainer(self.keeper, name, command, folder, env, self.folder)
+
+    def python(self, worker, source):
+        """The command of a Python where the worker runs."""
+        return [sys.executable, "-c", source]
+
+    def close(self):
+        if self.shared:
+            self.shared.teardown()

@@ -29,7 +29,7 @@ def test_setting_is_set(app, name):
 
 def test_environment_wins_over_the_file(app, place):
     found = app.connection()
-    wanted, port = f"the port of CELERY_BROKER_URL={place.url}", place.course.server.port
+    wanted, port = f"the port of CELERY_BROKER_URL={place.url}", place.broker.celeryconfig["port"]
     expect(found.port == port, f"The environment should win over the file: {wanted}, not {found.port}.")
 
 
@@ -40,10 +40,10 @@ def test_pickle_is_refused(worker, app):
     expect(found, f'The worker should refuse a message in pickle and log "{refusal}", and did not.')
 
 
-def test_result_expires_within_an_hour(celery_setup, app, redis):
+def test_result_expires_within_an_hour(celery_setup, app):
     result = task(app, "tasks.add").delay(4, 4)
     result.get(timeout=10)
-    left = redis.ttl(f"celery-task-meta-{result.id}")
+    left = app.backend.client.ttl(f"celery-task-meta-{result.id}")
     expect(0 < left <= 3600, f"A result should expire within 3600 seconds, this one has {left} left.")
 
 

@@ -1,7 +1,5 @@
 """Chapter 2: what becomes of a task whose process, or whole worker, is killed."""
 
-import os
-import signal
 import time
 
 import pytest
@@ -12,18 +10,23 @@ from nodes import wait_until
 CHAPTER = "2-configuration"
 
 
-def kill_process_of_task(app, path):
+def start_long_task(app):
+    result = app.tasks["probe.interrupted"].delay()
+    wait_until(lambda: app.backend.client.exists("runs"), 5)
+    return result
+
+
+def kill_process_of_task(app, worker):
     """Start a task that takes long, kill the process that runs it, and return the result."""
-    result = app.tasks["probe.interrupted"].delay(str(path))
-    wait_until(path.exists, 5)
+    result = start_long_task(app)
     [[running]] = app.control.inspect(timeout=1).active().values()
-    os.kill(running["worker_pid"], signal.SIGKILL)
+    worker.container.kill_process(running["worker_pid"])
     return result
 
 
 @pytest.mark.own_worker(probe=True)
-def test_task_runs_again_when_its_process_is_killed(celery_setup, app, tmp_path):
-    result = kill_process_of_task(app, tmp_path / "runs")
+def test_task_runs_again_when_its_process_is_killed(worker, app):
+    result = kill_process_of_task(app, worker)
     try:
         times = result.get(timeout=15)
     except Exception as error:  # noqa: BLE001  it becomes the sentence
@@ -32,17 +35,15 @@ def test_task_runs_again_when_its_process_is_killed(celery_setup, app, tmp_path)
 
 
 @pytest.mark.own_worker(probe=True, settings={"task_acks_late": False, "task_reject_on_worker_lost": False})
-def test_task_is_lost_with_its_process_without_the_two_settings(celery_setup, app, tmp_path):
-    result = kill_process_of_task(app, tmp_path / "runs")
+def test_task_is_lost_with_its_process_without_the_two_settings(worker, app):
+    result = kill_process_of_task(app, worker)
     with expect_raises(WorkerLostError, "With early acknowledgement, get() should raise WorkerLostError"):
         result.get(timeout=15)
 
 
 @pytest.mark.own_worker(probe=True, settings={"broker_transport_options": {"visibility_timeout": 1}})
-def test_message_of_a_killed_worker_comes_back(worker, app, place, redis, tmp_path):
-    path = tmp_path / "runs"
-    result = app.tasks["probe.interrupted"].delay(str(path))
-    wait_until(path.exists, 5)
+def test_message_of_a_killed_worker_comes_back(worker, app, place, redis):
+    result = start_long_task(app)
     worker.kill()
     killed = time.monotonic()
     kept = redis.hlen("unacked")

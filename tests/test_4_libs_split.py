@@ -72,7 +72,7 @@ def test_libs_know_nothing_of_celery(folder):
 
 def test_libs_import_without_celery(folder):
     code = "import sys, libs.math; sys.exit('celery' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=child_environment(""), check=False)
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=child_environment(), check=False)
     expect(done.returncode == 0, "`import libs.math` should work, and should import no celery.")
 
 

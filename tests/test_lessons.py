@@ -5,7 +5,6 @@ import re
 import select
 import shutil
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,21 +21,21 @@ NAME_OF_FILE = re.compile(r"(?:[\w.-]+/)*[\w.-]+\.(?:py|toml|txt|yml|sh|md)|(?:[
 
 
 class Prompt:
-    """One fresh Python in a folder."""
+    """One fresh Python in a folder, on the machine of the first worker."""
 
-    def __init__(self, folder, env, keeper):
-        self.keeper = keeper
+    def __init__(self, place):
+        self.keeper = place.course.keeper
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROMPT],
-            cwd=folder,
-            env=env,
+            place.course.nodes.python(place.workers[0], PROMPT),
+            cwd=place.folder,
+            env=place.env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
             start_new_session=True,
         )
-        keeper.watch(self.process.pid)
+        self.keeper.watch(self.process.pid)
 
     def run(self, statement, seconds=40):
         """Return what went to stdout, what a terminal showed, and the exception or None."""
@@ -70,7 +69,7 @@ class Run:
     def __call__(self):
         for worker in self.place.workers:
             worker.ready()
-        self.prompt = Prompt(self.place.folder, self.place.env, self.place.course.keeper)
+        self.prompt = Prompt(self.place)
         try:
             for block in self.session.blocks:
                 getattr(self, block.language)(block)
@@ -282,7 +281,7 @@ def test_course_readme_holds():
                 problems.append(
                     f"{block.where()}: the course's README has no prompt and no worker for {block.language}."
                 )
-    place = type("Root", (), {"folder": ROOT, "workers": [], "env": child_environment("")})
+    place = type("Root", (), {"folder": ROOT, "workers": [], "env": child_environment()})
     blocks = [block for block in sessions[0].blocks if block.language in ("console", "python")]
     run = Run(sessions[0], place, problems)
     for block in blocks:
