@@ -70,7 +70,7 @@ chapter-%-purge: setup
 # Workers in containers, of an image with the stack. They start anew each time, as they do not reload edited code.
 chapter-%-up:
 	@REDIS=docker CELERY_BROKER_URL= $(ANY_PYTHON) tools/server.py start
-	@CHAPTER=$* sh tools/compose.sh up -d --build --no-deps --force-recreate --scale worker=$(or $(WORKERS),1) worker
+	@CHAPTER=$* ARGS="$(ARGS)" sh tools/compose.sh up -d --build --no-deps --force-recreate --scale worker=$(or $(WORKERS),1) worker
 
 chapter-%-logs:
 	@sh tools/compose.sh logs --follow worker

@@ -35,7 +35,9 @@ def pytest_addoption(parser):
         "--dir",
         help="run it on this folder instead of the chapter's own, with --chapter; written --dir=FOLDER",
     )
-    group.addoption("--docker", action="store_true", help="run the suites on containers: needs a Docker engine")
+    group.addoption(
+        "--docker", action="store_true", help="run the suites on containers: needs a Docker engine"
+    )
 
 
 def pytest_configure(config):
@@ -112,7 +114,17 @@ class Place:
     """A folder with an app, a database for it, and the workers that serve it."""
 
     def __init__(
-        self, course, name, folder, count=1, probe=False, settings=None, args=(), env=None, without=(), server=False
+        self,
+        course,
+        name,
+        folder,
+        count=1,
+        probe=False,
+        settings=None,
+        args=(),
+        env=None,
+        without=(),
+        server=False,
     ):
         self.course = course
         self.name = name
@@ -127,7 +139,10 @@ class Place:
         if probe:
             variables["PYTHONPATH"] = str(TESTS)
             variables["PROBE_SETTINGS"] = json.dumps(settings or {})
-        self.variables = {"CELERY_BROKER_URL": broker["url"], "CELERY_RESULT_BACKEND": backend["url"]} | variables
+        self.variables = {
+            "CELERY_BROKER_URL": broker["url"],
+            "CELERY_RESULT_BACKEND": backend["url"],
+        } | variables
         self.env = child_environment(broker["host_url"], backend["host_url"]) | variables
         for variable in without:
             self.variables.pop(variable, None)

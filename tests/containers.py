@@ -27,7 +27,9 @@ def prepare():
     if "DOCKER_HOST" not in os.environ and (host := ask("context", "inspect", "--format", context)):
         os.environ["DOCKER_HOST"] = host
     if not ask("version", "--format", "{{.Server.Version}}"):
-        raise pytest.UsageError("No Docker engine answers: start Docker, or type make test, which needs none.")
+        raise pytest.UsageError(
+            "No Docker engine answers: start Docker, or type make test, which needs none."
+        )
     print("Building the image of the worker.", flush=True)
     stack = IMAGE.partition(":")[2]
     command = ["docker", "build", "--quiet", "--tag", IMAGE, "--build-arg", f"STACK={stack}", str(ROOT)]
@@ -101,7 +103,7 @@ class DockerWorker(ChapterWorker, CeleryWorkerContainer):
     def read(self, **streams):
         """What it logged since its last start."""
         self.reload()
-        start = datetime.fromisoformat(self.attrs["State"]["StartedAt"][:26].rstrip("Z") + "+00:00")
+        start = datetime.fromisoformat(self.attrs["State"]["StartedAt"][:19] + "+00:00")
         return self._container.logs(since=start.timestamp(), **streams).decode(errors="replace")
 
     def kill_process(self, pid):
@@ -143,7 +145,9 @@ class Containers:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         command = RedisContainer.command("--databases", "1000")
-        return self.run(image=RedisContainer.image(), command=command, ports={"6379/tcp": ("127.0.0.1", port)})
+        return self.run(
+            image=RedisContainer.image(), command=command, ports={"6379/tcp": ("127.0.0.1", port)}
+        )
 
     def databases(self, number, own):
         """Return a broker and a result backend: databases of the shared servers, or of servers of their own."""

@@ -6,6 +6,7 @@ A remark is an HTML comment, which a reader does not see:
     <!-- edit: NAME -->     the next block, a diff, is a change that the reader makes to this file
     <!-- undo -->           the reader takes all changes back, and goes on at the first prompt
     <!-- without: NAME -->  prompt and worker of these changes lack this environment variable
+    <!-- workers: 3 -->     these changes have so many workers
     <!-- worker log -->     the next block is what the worker logged, line by line, in this order
     <!-- not run: why -->   the next block, console, is not run
 
@@ -24,7 +25,7 @@ from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
 FENCES = RawFencedCodeBlockLexer(re.compile(r"(?P<language>[^\n]*)\n"))
 REMARK = re.compile(r"^<!--\s*(.*?)\s*-->", re.MULTILINE | re.DOTALL)
-NAMED = {"file", "edit", "not run", "without"}
+NAMED = {"file", "edit", "not run", "without", "workers"}
 PLAIN = {"undo", "worker log"}
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 # The remark that a block of each language must, or may, have.
@@ -57,6 +58,7 @@ class Session:
 
     edits: list = field(default_factory=list)
     without: set = field(default_factory=set)
+    workers: int = 1
     blocks: list = field(default_factory=list)
 
 
@@ -96,6 +98,8 @@ class Lesson:
                 current = main
             elif kind == "without":
                 current.without.add(found)
+            elif kind == "workers":
+                current.workers = found
             elif found.language == "diff":
                 # A change after some prompts adds to the earlier changes, in a new session.
                 if current is main or current.blocks:
@@ -123,6 +127,8 @@ class Lesson:
                     yield "undo", None
                 elif name == "without" and value:
                     yield "without", value
+                elif name == "workers" and value.isdigit():
+                    yield "workers", int(value)
                 elif (name in NAMED and value) or (name in PLAIN and not value):
                     remark, argument, remark_end = name, value, found.end()
                 elif name in NAMED | PLAIN:

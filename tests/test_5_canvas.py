@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import time
 
 import pytest
 from celery import chain, chord, group
@@ -202,3 +203,40 @@ def test_two_workers_share_a_group(celery_setup, app):
     wait_until(lambda: sum(each.logs().count("succeeded") for each in workers) == 8, 3)
     shares = [each.logs().count("Task probe.nap[") // 2 for each in workers]
     expect(all(shares), f"Both workers should run some of the group's tasks, they ran {shares}.")
+
+
+def start_long_group(app, redis):
+    """Start a group of 300 naps, and return its result when the workers are in the midst of it."""
+    nap = app.tasks["probe.nap"]
+    result = group(nap.s(0.1, number) for number in range(300)).delay()
+    wait_until(lambda: redis.llen("celery") < 250, 20)
+    return result
+
+
+def expect_300(result, seconds):
+    found = result.get(timeout=seconds)
+    expect(found == list(range(300)), f"The group should give all its 300 results, it gave {found}.")
+
+
+@pytest.mark.own_worker(count=3, probe=True)
+def test_worker_that_is_stopped_gives_back_what_it_holds(celery_setup, app, redis):
+    result = start_long_group(app, redis)
+    celery_setup.worker.kill("SIGTERM")
+    # No message waits for the visibility timeout, which is an hour.
+    expect_300(result, 60)
+
+
+@pytest.mark.own_worker(
+    count=3, probe=True, settings={"broker_transport_options": {"visibility_timeout": 10}}
+)
+def test_messages_of_a_killed_worker_come_back(celery_setup, app, place, redis):
+    result = start_long_group(app, redis)
+    celery_setup.worker.kill()
+    killed = time.monotonic()
+    wait_until(lambda: redis.llen("celery") == 0, 60)
+    time.sleep(max(0, killed + 10.1 - time.monotonic()))
+    left = redis.hlen("unacked")
+    expect(left, "What a killed worker held should wait in Redis' hash unacked, which is empty.")
+    # A worker looks for such messages when it starts, and then every 100 seconds.
+    place.add_worker(["-n", "another@%h"])
+    expect_300(result, 150)

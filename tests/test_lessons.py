@@ -231,7 +231,7 @@ def run_lesson(lesson, main, course, tmp_path):
         copy, wrong = edited_copy(session, main.folder, temp)
         problems += wrong
         if not wrong:
-            place = Place(course, f"{main.name}-edited", copy, without=session.without)
+            place = Place(course, f"{main.name}-edited", copy, count=session.workers, without=session.without)
             copies.append(place)
             runs.append(Run(session, place, []))
     try:

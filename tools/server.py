@@ -154,7 +154,9 @@ def start_container():
     done = compose("up", "-d", "redis")
     if done.returncode:
         # Version 1 ends with a line that says nothing.
-        lines = [line for line in done.stderr.splitlines() if line.strip() and "Encountered errors" not in line]
+        lines = [
+            line for line in done.stderr.splitlines() if line.strip() and "Encountered errors" not in line
+        ]
         reason = (lines or ["no reason given"])[-1].strip().rstrip(".")
         return f"Docker could not start Redis ({reason})."
     if not wait_until(answers, 30):
