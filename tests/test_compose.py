@@ -116,7 +116,7 @@ def test_three_workers_and_one_stopped(stack):
     prompt.stdin.write(SCRIPT)
     prompt.stdin.close()
     said = prompt.stdout.readline()
-    expect(said == "sent\n", f"The prompt should reach the workers, it said {said}{prompt.stdout.read()}")
+    expect(said == "sent\n", f"The prompt should reach the workers, it said {said!r}")
     begin = time.monotonic()
     docker("stop", workers[0]["Id"])
     seconds = time.monotonic() - begin
