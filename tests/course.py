@@ -2,11 +2,11 @@
 
 import os
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from nodes import wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = Path(__file__).resolve().parent
@@ -26,6 +26,14 @@ SETTINGS = {
     "task_reject_on_worker_lost": True,
     "broker_transport_options": {"visibility_timeout": 3600},
 }
+
+
+def wait_until(condition, seconds=10.0):
+    """Poll condition() until it is true; return its last value."""
+    end = time.monotonic() + seconds
+    while not (value := condition()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return value
 
 
 def expect(condition, sentence):

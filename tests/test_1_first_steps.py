@@ -2,9 +2,8 @@
 
 import pytest
 from celery.exceptions import TimeoutError as CeleryTimeout
-from course import expect, expect_listed, expect_logged, expect_raises, expect_result, task
+from course import expect, expect_listed, expect_logged, expect_raises, expect_result, task, wait_until
 from kombu.exceptions import EncodeError
-from nodes import wait_until
 
 CHAPTER = "1-first-steps"
 

@@ -3,8 +3,16 @@
 import time
 
 import pytest
-from course import SETTINGS, expect, expect_logged, expect_result, expect_setting, expect_url, task
-from nodes import wait_until
+from course import (
+    SETTINGS,
+    expect,
+    expect_logged,
+    expect_result,
+    expect_setting,
+    expect_url,
+    task,
+    wait_until,
+)
 
 CHAPTER = "2-configuration"
 

@@ -4,8 +4,7 @@ import time
 
 import pytest
 from celery.exceptions import WorkerLostError
-from course import expect, expect_raises
-from nodes import wait_until
+from course import expect, expect_raises, wait_until
 
 CHAPTER = "2-configuration"
 

@@ -16,8 +16,8 @@ from course import (
     expect_result,
     expect_settings,
     task,
+    wait_until,
 )
-from nodes import wait_until
 
 CHAPTER = "5-canvas"
 

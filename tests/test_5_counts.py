@@ -7,8 +7,7 @@ from collections import Counter
 
 import pytest
 from celery import VERSION, chord, group
-from course import ROOT, child_environment, expect, task
-from nodes import wait_until
+from course import ROOT, child_environment, expect, task, wait_until
 
 CHAPTER = "5-canvas"
 # Sent as time passes, once for a connection, around the others, or by this test: they say nothing about a call.

@@ -9,9 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from course import CHAPTERS, ROOT, TESTS, child_environment, expect
+from course import CHAPTERS, ROOT, TESTS, child_environment, expect, wait_until
 from lessons import Lesson, change, in_order, matches, statements
-from nodes import wait_until
 
 PROMPT = (TESTS / "prompt.py").read_text()
 TARGET = re.compile(r"\bmake +((?:[A-Z]+=\S+ +)*)([a-z][\w-]*)")

@@ -16,8 +16,7 @@ import time
 from pathlib import Path
 
 from celery import Celery
-from course import ROOT, expect
-from nodes import wait_until
+from course import ROOT, expect, wait_until
 from redis import StrictRedis
 
 STACK = Path(sys.prefix).name

@@ -8,8 +8,7 @@ import pytest
 from celery import chord
 from celery.exceptions import TimeoutError as CeleryTimeout
 from checkout import ROUNDS, STACK, Checkout
-from course import ROOT, expect, expect_raises
-from nodes import wait_until
+from course import ROOT, expect, expect_raises, wait_until
 
 HELP = ROOT / "chapters" / "when-it-goes-wrong.md"
 CHAPTER = "5-canvas"

@@ -7,8 +7,7 @@ import re
 
 import pytest
 from checkout import ROUNDS
-from course import expect, expect_gives, expect_raises
-from nodes import wait_until
+from course import expect, expect_gives, expect_raises, wait_until
 
 CHAPTER = "5-canvas"
 MALFORMED = min(10_000, 1000 * len(ROUNDS))

@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from checkout import ROUNDS, Checkout, one_line
-from course import ROOT, expect
-from nodes import wait_until
+from course import ROOT, expect, wait_until
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from checkout import ROUNDS, STACK, Checkout
-from course import expect
-from nodes import wait_until
+from course import expect, wait_until
 
 
 @pytest.fixture
