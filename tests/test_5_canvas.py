@@ -208,27 +208,25 @@ def test_two_workers_share_a_group(celery_setup, app):
 @pytest.mark.own_worker(count=3, probe=True)
 def test_worker_that_is_stopped_gives_back_what_it_holds(celery_setup, app, redis):
     nap = app.tasks["probe.nap"]
-    result = group(nap.s(0.1, number) for number in range(300)).delay()
-    wait_until(lambda: redis.llen("celery") < 250, 20)
+    result = group(nap.s(0.1, number) for number in range(120)).delay()
+    wait_until(lambda: redis.llen("celery") < 90, 20)
     celery_setup.worker.kill("SIGTERM")
     # No message waits for the visibility timeout, which is an hour.
     found = result.get(timeout=60)
-    expect(found == list(range(300)), f"The group should give all its 300 results, it gave {found}.")
+    expect(found == list(range(120)), f"The group should give all its 120 results, it gave {found}.")
 
 
-@pytest.mark.own_worker(
-    count=3, probe=True, settings={"broker_transport_options": {"visibility_timeout": 10}}
-)
+@pytest.mark.own_worker(count=3, probe=True, settings={"broker_transport_options": {"visibility_timeout": 3}})
 def test_messages_of_a_killed_worker_come_back(celery_setup, app, place, redis):
     nap = app.tasks["probe.nap"]
-    result = group(nap.s(2, number) for number in range(18)).delay()
+    result = group(nap.s(0.5, number) for number in range(18)).delay()
     # In the middle of a nap: a message that is just on its way into a worker's hands would be lost with it.
     wait_until(lambda: result.completed_count() >= 6, 30)
-    time.sleep(0.7)
+    time.sleep(0.2)
     celery_setup.worker.kill()
     killed = time.monotonic()
     wait_until(lambda: result.completed_count() > 11 and redis.llen("celery") == 0, 20)
-    time.sleep(max(0, killed + 10.1 - time.monotonic()))
+    time.sleep(max(0, killed + 3.1 - time.monotonic()))
     left = redis.hlen("unacked")
     expect(0 < left <= 8, f"What a killed worker held should wait in Redis: up to 8 messages, not {left}.")
     # A worker looks for such messages when it starts, and then every 100 seconds.
