@@ -309,7 +309,8 @@ def expect_names_exist(path):
                 target
                 and "://" not in link
                 and not link.startswith("mailto:")
-                and not (path.parent / target).exists()
+                # From the root, as links from a lesson must be that stand in a tag too.
+                and not (ROOT / target[1:] if target[0] == "/" else path.parent / target).exists()
             ):
                 problems.append(f"{where}: the link {link} should lead to a file.")
         for code in CODE.findall(line):

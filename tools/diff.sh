@@ -8,7 +8,7 @@ before=$(ls chapters | grep "^$(($1 - 1))-") || before=
 if [ -z "$here" ] || [ -z "$before" ]; then
     if [ "$1" = 1 ]; then
         echo "Chapter 1 is the first: there is nothing before it."
-    elif [ "$(ls chapters | wc -l)" -eq 1 ]; then
+    elif [ "$(ls chapters | grep -c '^[0-9]')" -eq 1 ]; then
         echo "This is the tag of one chapter: git diff chapter-$(($1 - 1)) chapter-$1 shows the difference."
     else
         echo "There is no chapter $1: the chapters are $(ls chapters | sort -n | tr '\n' ' ')" >&2

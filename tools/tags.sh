@@ -22,7 +22,7 @@ trap 'rm -rf "$folder"' EXIT
 tree_of() {
     rm -f "$folder/index"
     git read-tree "$commit"
-    git rm -r --cached --quiet README.md chapters
+    git rm -r --cached --quiet README.md 'chapters/[0-9]*'
     git read-tree --prefix= "$commit:chapters/$1"
     # The way to the app that the Makefile knows, so that its commands work in a tag too.
     here=$(printf .. | git hash-object -w --stdin)
