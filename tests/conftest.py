@@ -26,6 +26,13 @@ from pytest_celery import (
 CELERYS_OWN = set(_state._on_app_finalizers)
 # A worker asks for a second, when it starts, whether there are others: not where a test starts one for itself.
 ALONE = ["--without-mingle", "--without-gossip"]
+# Groups of tests that should not be left for the end, where nothing would run beside them.
+LONGEST = [
+    "tests/test_lessons.py5-canvas]",
+    "tests/test_5_more_workers.py",
+    "tests/test_lessons.py2-configuration]",
+    "tests/test_2_when_a_worker_dies.py",
+]
 
 
 def pytest_addoption(parser):
@@ -82,8 +89,10 @@ def pytest_collection_modifyitems(config, items):
         left_out = [item for item in items if chapter_of(item) != wanted]
         items[:] = [item for item in items if chapter_of(item) == wanted]
         config.hook.pytest_deselected(items=left_out)
-    # What takes longest comes first; and a lesson reads the log of a worker that has done nothing else yet.
-    items.sort(key=lambda item: item.module.__name__ not in ("test_lessons", "test_2_when_a_worker_dies"))
+    # A lesson comes before the other tests of its chapter: it reads the log of a worker that has done nothing else.
+    items.sort(
+        key=lambda item: (group_of(item.nodeid) not in LONGEST, item.module.__name__ != "test_lessons")
+    )
 
 
 @pytest.hookimpl(optionalhook=True)

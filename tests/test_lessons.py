@@ -230,7 +230,11 @@ def run_lesson(lesson, main, course, tmp_path):
         copy, wrong = edited_copy(session, main.folder, temp)
         problems += wrong
         if not wrong:
-            place = Place(course, f"{main.name}-edited", copy, count=session.workers, without=session.without)
+            # Where a reader has time to watch several workers, the suite gives them more processes.
+            args = ["-c", "6"] if session.workers > 1 else []
+            place = Place(
+                course, f"{main.name}-edited", copy, count=session.workers, args=args, without=session.without
+            )
             copies.append(place)
             runs.append(Run(session, place, []))
     try:
