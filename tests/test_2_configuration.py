@@ -55,21 +55,16 @@ def test_result_expires_within_an_hour(celery_setup, app):
     expect(0 < left <= 3600, f"A result should expire within 3600 seconds, this one has {left} left.")
 
 
-@pytest.mark.own_worker(probe=True)
-def test_running_task_is_started(celery_setup, app):
-    result = app.tasks["probe.nap"].delay(10)
-    wait_until(lambda: result.state == "STARTED", 5)
-    expect(
-        result.state == "STARTED", f"A task that runs should have the state STARTED, it has {result.state}."
-    )
-
-
 @pytest.mark.own_worker(probe=True, settings={"worker_prefetch_multiplier": 1})
-def test_prefetch_of_1_leaves_the_rest_in_the_queue(celery_setup, app, redis):
-    for _ in range(8):
-        app.tasks["probe.nap"].delay(10)
-    wait_until(lambda: redis.llen("celery") <= 6, 5)
+def test_running_tasks_are_started_and_prefetch_of_1_leaves_the_rest_in_the_queue(celery_setup, app, redis):
+    results = [app.tasks["probe.nap"].delay(10) for _ in range(8)]
+    wait_until(lambda: sum(result.state == "STARTED" for result in results) == 2, 5)
     time.sleep(0.2)
+    states = sorted(result.state for result in results)
+    expect(
+        states == ["PENDING"] * 6 + ["STARTED"] * 2,
+        f"Of 8 slow tasks on two processes 2 should have the state STARTED, and 6 PENDING; they have {states}.",
+    )
     left = redis.llen("celery")
     expect(
         left == 6,

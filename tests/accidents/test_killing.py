@@ -57,12 +57,9 @@ def test_killed_server_loses_at_most_the_message_on_its_way(tmp_path, number):
 
 @pytest.mark.own_worker(probe=True, settings=SOON | {"task_acks_late": False})
 @pytest.mark.parametrize("number", ROUNDS)
-def test_task_of_a_killed_worker_is_gone_with_early_acknowledgement(
-    worker, app, place, redis, tmp_path, number
-):
-    path = tmp_path / "runs"
-    result = app.tasks["probe.interrupted"].delay(str(path))
-    wait_until(path.exists, 5)
+def test_task_of_a_killed_worker_is_gone_with_early_acknowledgement(worker, app, place, redis, number):
+    result = app.tasks["probe.interrupted"].delay()
+    wait_until(lambda: redis.exists("runs"), 5)
     wait_until(lambda: not redis.hlen("unacked"), 5)
     worker.kill()
     expect(not redis.hlen("unacked") and not redis.llen("celery"), "Nobody should have the message any more.")
