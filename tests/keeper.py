@@ -36,9 +36,12 @@ class Keeper:
 
 
 def keep():
-    things = []
+    things = {}
     for line in sys.stdin:
-        (things.append if line[0] == "+" else things.remove)(line[1:].strip())
+        sign, thing = line[0], line[1:].strip()
+        things.pop(thing, None)
+        if sign == "+":
+            things[thing] = True
     # The last first: a network can be removed when its containers are.
     for thing in reversed(things):
         if thing.isdigit():

@@ -4,7 +4,7 @@ import time
 
 import pytest
 from celery.exceptions import WorkerLostError
-from course import expect, expect_raises, wait_until
+from course import expect, expect_raises, expect_result, wait_until
 
 CHAPTER = "2-configuration"
 
@@ -54,3 +54,10 @@ def test_message_of_a_killed_worker_comes_back(worker, app, place, redis):
     expect(
         times == 2, f"Past the visibility timeout another worker should run the task again, {times} run(s)."
     )
+
+
+@pytest.mark.own_worker(server=True)
+def test_worker_outlives_a_restart_of_redis(celery_setup, app):
+    celery_setup.broker.container.restart()
+    celery_setup.backend.container.restart()
+    expect_result(app, "tasks.add", (4, 4), 8)
