@@ -29,7 +29,7 @@ if [ ! -x $own/bin/uv ]; then
         python3 -m venv $new/env
         pip="$new/env/bin/python -m pip"
     fi
-    $pip install --quiet --disable-pip-version-check --target $new --require-hashes -r tools/locks/uv.txt ||
+    $pip install --quiet --disable-pip-version-check --no-compile --no-deps --target $new --require-hashes -r tools/locks/uv.txt ||
         fail "uv could not be downloaded: with a network, type the command again."
     touch $new/installed
     python3 tools/put_in_place.py $new $own

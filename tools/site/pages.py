@@ -20,6 +20,9 @@ from sphinx.cmd.build import build_main
 SOURCE = ROOT / ".course/site-source"
 PAGES = ROOT / ".course/site-pages"
 
+# Pages beside the lessons.
+OTHERS = {"When it goes wrong": "chapters/when-it-goes-wrong.md", "Security": "SECURITY.md"}
+
 REMARK = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)
 LISTING = re.compile(r"^<!-- file: (\S+) -->\n```python\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 DIAGRAM = re.compile(r"^```mermaid\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
@@ -150,14 +153,17 @@ def pictures(diagram, name):
 
 
 def lesson_page(readme, before=None):
-    """Return the page of a lesson, or of the course's README."""
+    """Return the page of a lesson, of the course's README, or of another text."""
     folder = readme.parent
-    chapter = folder.name if folder != ROOT else None
+    chapter = folder.name if folder.parent == CHAPTERS else None
     page = SOURCE / folder.relative_to(ROOT)
     changed = {names(file)[1]: file for file in difference_of(chapter)} if before else {}
 
     def link(match):
-        target = (folder / match[1]).resolve()
+        # A link that begins with / is from the top of the repository, on GitHub too.
+        target = (ROOT / match[1][1:] if match[1].startswith("/") else folder / match[1]).resolve()
+        if target in [ROOT / name for name in OTHERS.values()]:
+            return f"](/{target.relative_to(ROOT)}{match[2] or ''})"
         if target.exists() and CHAPTERS in target.parents:
             there, *rest = target.relative_to(CHAPTERS).parts
             name = "/".join(rest)
@@ -225,7 +231,11 @@ def write_pages(chapters):
         if before:
             differences.append((f"{number - 1} → {number}. {name_of(chapter)}", f"{place}/difference"))
             write(f"{place}/difference", difference_page(before, chapter))
+    others = [(title, name.removesuffix(".md")) for title, name in OTHERS.items()]
+    for _, name in others:
+        write(name, lesson_page(ROOT / f"{name}.md"))
     index = contents("Lessons", lessons) + contents("What changed", differences) + contents("Files", files)
+    index += contents("More", others)
     write("index", lesson_page(ROOT / "README.md") + index)
 
 
