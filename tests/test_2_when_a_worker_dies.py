@@ -47,7 +47,7 @@ def test_message_of_a_killed_worker_comes_back(worker, app, place, redis):
     killed = time.monotonic()
     kept = redis.hlen("unacked")
     expect(kept == 1, f"The message of a killed worker should stay in Redis' hash unacked, which has {kept}.")
-    # A worker looks for such messages when it starts, and then every ten seconds.
+    # A worker looks for such messages when it starts, and then every 100 seconds.
     time.sleep(max(0, killed + 1.1 - time.monotonic()))
     place.add_worker()
     times = result.get(timeout=20)
