@@ -2,11 +2,13 @@
 
 import importlib
 import json
+import re
 
 import pytest
 from celery import chain, chord, group
 from celery.exceptions import ChordError
 from course import (
+    ROOT,
     expect,
     expect_gives,
     expect_listed,
@@ -191,3 +193,11 @@ def test_link_error_is_called(worker, divide, add):
         divide.apply_async((1, 0), link_error=add.si(700001, 200002)).get(timeout=10)
     found = wait_until(lambda: "900003" in worker.logs(), 5)
     expect(found, "The errback of divide_request(1, 0) should run in the worker, and it did not.")
+
+
+def test_plot_of_the_lesson_shows_its_table():
+    text = (ROOT / "chapters" / CHAPTER / "README.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| ([\d.]+) s \| ([\d.]+) s \|", text, re.MULTILINE)
+    for name, wanted in zip(('x-axis "concurrency"', "line", "bar"), zip(*rows, strict=True), strict=True):
+        shown = re.search(rf"^ *{name} \[(.*)\]$", text, re.MULTILINE)[1].split(", ")
+        expect(shown == list(wanted), f"The plot's {name} should be the table's {wanted}, it is {shown}.")
