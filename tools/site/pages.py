@@ -21,7 +21,11 @@ SOURCE = ROOT / ".course/site-source"
 PAGES = ROOT / ".course/site-pages"
 
 # Pages beside the lessons.
-OTHERS = {"When it goes wrong": "chapters/when-it-goes-wrong.md", "Security": "SECURITY.md"}
+OTHERS = {
+    "When it goes wrong": "chapters/when-it-goes-wrong.md",
+    "Where the time goes": "tools/bench.md",
+    "Security": "SECURITY.md",
+}
 
 REMARK = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)
 LISTING = re.compile(r"^<!-- file: (\S+) -->\n```python\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
@@ -32,6 +36,7 @@ LINK = re.compile(r"\]\(([^)\s:#]+)(#[^)\s]*)?\)")
 # Narrow, for phones.
 DIAGRAMS = {
     "sequence": {"wrap": True, "width": 110, "actorMargin": 20, "diagramMarginX": 5, "mirrorActors": False},
+    "xyChart": {"width": 350, "height": 260},
     "flowchart": {"htmlLabels": True, "rankSpacing": 35, "nodeSpacing": 25, "padding": 8},
 }
 # What keyboards and screen readers miss in Furo's pages.
