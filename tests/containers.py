@@ -6,14 +6,13 @@ processes in nodes.py. Ports are published on loopback only, where pytest-celery
 """
 
 import os
-import socket
 import subprocess
 import uuid
 from datetime import datetime
 
 import docker
 import pytest
-from course import ROOT, TESTS
+from course import ROOT, TESTS, free_port
 from nodes import ChapterWorker, refuse_where_shared
 from pytest_celery import CeleryWorkerContainer, RedisContainer
 
@@ -141,9 +140,7 @@ class Containers:
 
     def redis(self):
         # A port that we choose stays the same when the container is restarted.
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         command = RedisContainer.command("--databases", "1000")
         return self.run(
             image=RedisContainer.image(), command=command, ports={"6379/tcp": ("127.0.0.1", port)}

@@ -1,6 +1,7 @@
 """Where things are, and how a test says what it found."""
 
 import os
+import socket
 import sys
 import time
 from contextlib import contextmanager
@@ -34,6 +35,13 @@ def wait_until(condition, seconds=10.0):
     while not (value := condition()) and time.monotonic() < end:
         time.sleep(0.02)
     return value
+
+
+def free_port():
+    """Return a port of loopback that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def expect(condition, sentence):

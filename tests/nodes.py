@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from course import child_environment, wait_until
+from course import child_environment, free_port, wait_until
 from pytest_celery import CeleryTestContainer, CeleryTestWorker
 from pytest_docker_tools.exceptions import ContainerFailed
 from pytest_docker_tools.exceptions import TimeoutError as NodeTimeout
@@ -127,9 +127,7 @@ class ServerContainer(ProcessContainer):
     ready_prompt = "Ready to accept connections"
 
     def __init__(self, keeper, folder, env):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         options = (
             f"--bind 127.0.0.1 --port {self.port} --databases 1000 --appendonly no --dir {folder} --save"
         )

@@ -3,12 +3,11 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 
 import pytest
-from course import ROOT, expect, short
+from course import ROOT, expect, free_port, short
 from lessons import Lesson
 from test_lessons import edited_copy
 
@@ -49,10 +48,7 @@ def stack(course, tmp_path, request):
     expect(not problems, "\n".join(problems))
     shutil.rmtree(chapter)
     edited.rename(chapter)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    stack = Stack(folder, str(port))
+    stack = Stack(folder, str(free_port()))
     removal = ["down", "--volumes", "--rmi", "local", "--timeout", "1"]
     command = f"env COMPOSE_PROJECT_NAME={stack.project} sh {folder}/tools/compose.sh {' '.join(removal)}"
     course.start()

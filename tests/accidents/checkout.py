@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from celery import Celery
-from course import CHAPTERS, ROOT, expect, wait_until
+from course import CHAPTERS, ROOT, expect, free_port, wait_until
 from redis import StrictRedis
 
 if len(CHAPTERS) == 1:
@@ -27,12 +27,6 @@ STACK = Path(sys.prefix).name
 ROUNDS = range(int(os.environ.get("ROUNDS", "1")))  # of the tests that kill: ROUNDS=20 make test-accidents
 QUICK = "ARGS=-c 1 --without-mingle --without-gossip"
 NOT_COPIED = shutil.ignore_patterns(".course", ".git", "__pycache__", ".*_cache")
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 class Checkout:
