@@ -119,16 +119,18 @@ def wait_for(condition, seconds=60):
     sys.exit("The benchmark waited in vain: is something else using this machine?")
 
 
-def environment(url=None, **more):
-    env = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("CELERY_", "MAKE", "MFLAGS"))
-    }
+def inherited():
+    """Return the environment without what would send a worker, or a make, elsewhere."""
+    ours = ("CELERY_", "MAKE", "MFLAGS")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+def environment(url=None):
+    env = inherited()
     env["PATH"] = f"{PROGRAMS}{os.pathsep}{env['PATH']}"
     if url:
         env["CELERY_BROKER_URL"] = env["CELERY_RESULT_BACKEND"] = url
-    return env | more
+    return env
 
 
 @contextmanager
@@ -211,11 +213,7 @@ def setup():
     with tempfile.TemporaryDirectory() as temp:
         temp = Path(temp)
         caches = {"UV_CACHE_DIR": str(temp / "uv"), "PIP_CACHE_DIR": str(temp / "pip")}
-        plain = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("CELERY_", "MAKE", "MFLAGS"))
-        }
+        plain = inherited()
 
         def course():
             before = received()
