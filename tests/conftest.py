@@ -28,10 +28,12 @@ CELERYS_OWN = set(_state._on_app_finalizers)
 ALONE = ["--without-mingle", "--without-gossip"]
 # Groups of tests that should not be left for the end, where nothing would run beside them.
 LONGEST = [
-    "tests/test_lessons.py5-canvas]",
-    "tests/test_5_more_workers.py",
+    "tests/test_lessons.py1-first-steps]",
     "tests/test_lessons.py2-configuration]",
+    "tests/test_lessons.py5-canvas]",
+    "tests/test_1_first_steps.py",
     "tests/test_2_when_a_worker_dies.py",
+    "tests/test_5_more_workers.py",
 ]
 
 
