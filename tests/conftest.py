@@ -26,15 +26,14 @@ from pytest_celery import (
 CELERYS_OWN = set(_state._on_app_finalizers)
 # A worker asks for a second, when it starts, whether there are others: not where a test starts one for itself.
 ALONE = ["--without-mingle", "--without-gossip"]
-# Groups of tests that should not be left for the end, where nothing would run beside them.
-LONGEST = [
-    "tests/test_lessons.py1-first-steps]",
-    "tests/test_lessons.py2-configuration]",
-    "tests/test_lessons.py5-canvas]",
-    "tests/test_1_first_steps.py",
+# What should not be left for the end, where nothing would run beside it.
+LONGEST = (
+    "1-first-steps",
+    "2-configuration",
+    "5-canvas",
     "tests/test_2_when_a_worker_dies.py",
     "tests/test_5_more_workers.py",
-]
+)
 
 
 def pytest_addoption(parser):
@@ -80,9 +79,14 @@ def chapter_of(item):
 
 
 def group_of(nodeid):
-    """Tests of a group share a worker: a file, or the tests that test_lessons.py has for one chapter."""
-    file, _, rest = nodeid.partition("::")
-    return file + rest.partition("[")[2] if file.endswith("test_lessons.py") else file
+    """Return the chapter, whose worker a lesson and the file named for the chapter share; other tests stand alone."""
+    file, _, test = nodeid.partition("::")
+    for chapter in CHAPTERS:
+        if file == f"tests/test_{chapter.replace('-', '_')}.py":
+            return chapter
+        if file == "tests/test_lessons.py" and test.endswith(f"[{chapter}]"):
+            return chapter
+    return nodeid
 
 
 def pytest_collection_modifyitems(config, items):
@@ -93,7 +97,10 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=left_out)
     # A lesson comes before the other tests of its chapter: it reads the log of a worker that has done nothing else.
     items.sort(
-        key=lambda item: (group_of(item.nodeid) not in LONGEST, item.module.__name__ != "test_lessons")
+        key=lambda item: (
+            not group_of(item.nodeid).startswith(LONGEST),
+            item.module.__name__ != "test_lessons",
+        )
     )
 
 

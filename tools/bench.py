@@ -398,7 +398,7 @@ def copies():
                 name = f"{number}-canvas" if number < 10 else "9-canvas-again"
                 shutil.copytree(FIVE, clone / "chapters" / name)
                 text = (ROOT / "tests" / "test_5_canvas.py").read_text().replace("5-canvas", name)
-                (clone / "tests" / f"test_{number}_canvas.py").write_text(text)
+                (clone / "tests" / f"test_{name.replace('-', '_')}.py").write_text(text)
         command = [PROGRAMS / "python", "-m", "pytest", "-q", "--deselect", "tests/test_tags.py"]
         five, ten = alternate(
             3, *(lambda clone=clone: seconds(command, cwd=clone, env=environment()) for clone in clones)
