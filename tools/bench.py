@@ -121,7 +121,7 @@ def wait_for(condition, seconds=60):
 
 def inherited():
     """Return the environment without what would send a worker, or a make, elsewhere."""
-    ours = ("CELERY_", "MAKE", "MFLAGS")
+    ours = ("ARGS", "CELERY_", "LOGURU_", "MAKE", "MFLAGS", "STACK")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
