@@ -4,6 +4,8 @@ STACK = pinned
 STACKS = pinned latest
 CHAPTERS := $(sort $(notdir $(wildcard chapters/[0-9]*)))
 PYTHON = .course/$(STACK)/bin/python
+TESTS = .course/$(STACK)-tests
+PYTEST = $(TESTS)/bin/python -m pytest
 # The ports where a server of ours may be: the one asked for, or those that we have data of.
 PORTS = $(or $(REDIS_PORT),$(sort 6379 $(notdir $(wildcard .course/redis/*))))
 export STACK
@@ -47,10 +49,6 @@ setup: .course/$(STACK)/installed
 .course/%/installed: tools/locks/%.txt tools/setup.sh tools/fix_billiard.py
 	@sh tools/setup.sh $*
 
-# The suites start a hundred processes; a worker alone is sooner there without.
-.course/%/compiled: .course/%/installed
-	@.course/$*/bin/python -m compileall -q -j 0 .course/$*/lib >/dev/null; touch $@
-
 redis: setup
 	@$(PYTHON) tools/server.py start
 
@@ -81,27 +79,27 @@ down:
 chapter-%-diff:
 	@sh tools/diff.sh $*
 
-chapter-%-test: .course/$(STACK)/compiled
-	@$(PYTHON) -m pytest --chapter=$(chapter) $(if $(DIR),--dir="$(DIR)") $(ARGS)
+chapter-%-test: $(TESTS)/installed
+	@$(PYTEST) --chapter=$(chapter) $(if $(DIR),--dir="$(DIR)") $(ARGS)
 
 chapter-%-start:
 	@sh tools/start.sh $(chapter) "$(DIR)"
 
-test: .course/$(STACK)/compiled
-	@$(PYTHON) -m pytest $(ARGS)
+test: $(TESTS)/installed
+	@$(PYTEST) $(ARGS)
 
-test-docker: .course/$(STACK)/compiled
-	@$(PYTHON) -m pytest --docker $(ARGS)
+test-docker: $(TESTS)/installed
+	@$(PYTEST) --docker $(ARGS)
 
-test-accidents: .course/$(STACK)/compiled
-	@$(PYTHON) -m pytest tests/accidents --dist load $(ARGS)
+test-accidents: $(TESTS)/installed
+	@$(PYTEST) tests/accidents --dist load $(ARGS)
 
-bench: .course/$(STACK)/compiled
-	@$(PYTHON) tools/bench.py $(ARGS)
+bench: setup $(TESTS)/installed
+	@$(TESTS)/bin/python tools/bench.py $(ARGS)
 
-lint: setup
-	@$(PYTHON) -m ruff check
-	@$(PYTHON) -m ruff format --check
+lint: $(TESTS)/installed
+	@$(TESTS)/bin/ruff check
+	@$(TESTS)/bin/ruff format --check
 
 site: .course/site/installed
 	@.course/site/bin/python tools/site/pages.py

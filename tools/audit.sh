@@ -12,5 +12,5 @@ audit() {
 }
 
 # Known for the pinned stack; SECURITY.md has the reasons.
-audit pinned --ignore-vuln PYSEC-2021-858
-audit latest
+audit pinned-tests --ignore-vuln PYSEC-2021-858
+audit latest-tests

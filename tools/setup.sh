@@ -1,5 +1,6 @@
 #!/bin/sh
-# Install a stack, pinned or latest, or what the site needs, from its lock file into .course/STACK.
+# Make an environment from its lock file: a stack, pinned or latest, the same with what its tests need, or the site's.
+# usage: setup.sh pinned | latest | pinned-tests | latest-tests | site
 set -eu
 cd "$(dirname "$0")/.."
 stack=$1
@@ -12,17 +13,17 @@ fail() {
 }
 
 case $stack in
-pinned) python=3.11 hint="install Python 3.11, or use the current stack with STACK=latest" ;;
-latest | site) python='>=3.11' hint="install Python 3.11 or later" ;;
+pinned*) python=3.11 hint="install Python 3.11, or use the current stack with STACK=latest" ;;
+*) python='>=3.11' hint="install Python 3.11 or later" ;;
 esac
 
 # A Python that uv brings stays in the checkout.
 UV_PYTHON_INSTALL_DIR=$PWD/.course/python
 export UV_PYTHON_INSTALL_DIR
 
-echo "Setting up the $stack stack in $env."
+echo "Setting up $env."
 sh tools/uv.sh --version >/dev/null
-# Built aside and moved when whole: what stands in .course/STACK always runs. What killed set-ups left goes.
+# Built aside and moved when whole: what stands in its place always runs. What killed set-ups left goes.
 for old in .course/*.[0-9]*; do
     kill -0 "${old##*.}" 2>/dev/null || rm -rf "$old"
 done
@@ -32,6 +33,12 @@ sh tools/uv.sh venv --quiet --quiet --no-project --relocatable --python "$python
     fail "There is no Python $python here and none could be downloaded: $hint."
 sh tools/uv.sh pip sync --quiet --require-hashes --python $new tools/locks/$stack.txt ||
     fail "The packages could not be installed: with a network, type the command again."
-[ "$stack" != pinned ] || $new/bin/python tools/fix_billiard.py
+case $stack in pinned*) $new/bin/python tools/fix_billiard.py ;; esac
+# Compiled on all cores: what a worker imports, and everything for the tests, which start a hundred processes.
+case $stack in
+pinned | latest) compiled="celery kombu billiard vine redis click prompt_toolkit loguru" ;;
+*) compiled=. ;;
+esac
+(cd $new/lib/python*/site-packages && ../../../bin/python -m compileall -q -j 0 $compiled >/dev/null) || true
 touch $new/installed
 $new/bin/python tools/put_in_place.py $new $env

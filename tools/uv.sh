@@ -22,14 +22,16 @@ if [ ! -x $own/bin/uv ]; then
     mkdir -p .course
     export PIP_ROOT_USER_ACTION=ignore # root is at home in this folder
     pip="python3 -m pip"
-    if ! $pip --version >/dev/null 2>&1; then
+    if ! python3 -c 'import pip' 2>/dev/null; then
         # Debian's Python has no pip but in a virtual environment, which takes longer to make than uv to install.
         python3 -c 'import ensurepip, venv' 2>/dev/null ||
             fail "Python's venv module is missing: install it (on Debian and Ubuntu: apt install python3-venv), or uv, and type the command again."
         python3 -m venv $new/env
         pip="$new/env/bin/python -m pip"
     fi
-    $pip install --quiet --disable-pip-version-check --no-compile --no-deps --target $new --require-hashes -r tools/locks/uv.txt ||
+    # uv is a program, the same for every Python: told so, pip compares its thousands of files with fewer tags.
+    $pip install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary :all: --implementation py \
+        --target $new --require-hashes -r tools/locks/uv.txt ||
         fail "uv could not be downloaded: with a network, type the command again."
     touch $new/installed
     python3 tools/put_in_place.py $new $own

@@ -23,7 +23,7 @@ from redis import StrictRedis
 if len(CHAPTERS) == 1:
     pytest.skip("needs all chapters: this is the tag of one", allow_module_level=True)
 
-STACK = Path(sys.prefix).name
+STACK = Path(sys.prefix).name.removesuffix("-tests")
 ROUNDS = range(int(os.environ.get("ROUNDS", "1")))  # of the tests that kill: ROUNDS=20 make test-accidents
 QUICK = "ARGS=-c 1 --without-mingle --without-gossip"
 NOT_COPIED = shutil.ignore_patterns(".course", ".git", "__pycache__", ".*_cache")

@@ -22,7 +22,7 @@ def expect_whole(checkout):
     course = checkout.folder / ".course"
     python = course / STACK / "bin" / "python"
     done = subprocess.run(
-        [python, "-c", "import celery, pytest"], capture_output=True, text=True, check=False
+        [python, "-c", "import celery, loguru"], capture_output=True, text=True, check=False
     )
     expect(done.returncode == 0, f"The environment should be whole: {done.stderr}")
     left = [path.name for path in course.glob("*.[0-9]*")]
