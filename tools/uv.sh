@@ -22,7 +22,7 @@ if [ ! -x $own/bin/uv ]; then
     mkdir -p .course
     export PIP_ROOT_USER_ACTION=ignore # root is at home in this folder
     pip="python3 -m pip"
-    if ! python3 -c 'import pip' 2>/dev/null; then
+    if ! python3 -c 'import sys; from importlib.util import find_spec; sys.exit(not find_spec("pip"))'; then
         # Debian's Python has no pip but in a virtual environment, which takes longer to make than uv to install.
         python3 -c 'import ensurepip, venv' 2>/dev/null ||
             fail "Python's venv module is missing: install it (on Debian and Ubuntu: apt install python3-venv), or uv, and type the command again."
