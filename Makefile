@@ -79,19 +79,19 @@ down:
 chapter-%-diff:
 	@sh tools/diff.sh $*
 
-chapter-%-test: $(TESTS)/installed
+chapter-%-test: setup $(TESTS)/installed
 	@$(PYTEST) --chapter=$(chapter) $(if $(DIR),--dir="$(DIR)") $(ARGS)
 
 chapter-%-start:
 	@sh tools/start.sh $(chapter) "$(DIR)"
 
-test: $(TESTS)/installed
+test: setup $(TESTS)/installed
 	@$(PYTEST) $(ARGS)
 
-test-docker: $(TESTS)/installed
+test-docker: setup $(TESTS)/installed
 	@$(PYTEST) --docker $(ARGS)
 
-test-accidents: $(TESTS)/installed
+test-accidents: setup $(TESTS)/installed
 	@$(PYTEST) tests/accidents --dist load $(ARGS)
 
 bench: setup $(TESTS)/installed

@@ -1,11 +1,16 @@
 """Chapter 1: an app, a task, a worker, a result."""
 
+import sys
+from pathlib import Path
+
 import pytest
 from celery.exceptions import TimeoutError as CeleryTimeout
 from course import expect, expect_listed, expect_logged, expect_raises, expect_result, task, wait_until
 from kombu.exceptions import EncodeError
 
 CHAPTER = "1-first-steps"
+# What `make setup` makes for workers. The tests have an environment of their own, with more in it.
+SET_UP = Path(sys.prefix.removesuffix("-tests")) / "bin"
 
 
 @pytest.fixture
@@ -63,6 +68,13 @@ def test_missing_argument_is_noticed_by_the_caller(add, redis):
     with expect_raises(TypeError, "add.delay(4) should raise TypeError"):
         add.delay(4)
     expect(redis.llen("celery") == 0, "add.delay(4) should send nothing, and a message was in the queue.")
+
+
+@pytest.mark.skipif("config.option.docker", reason="needs no engine: the containers have an image instead")
+@pytest.mark.skipif(not SET_UP.exists(), reason="needs the environment that `make setup` makes")
+@pytest.mark.own_worker(env={"PATH": f"{SET_UP}:/usr/bin:/bin"})
+def test_set_up_installs_all_that_a_worker_needs(celery_setup, app):
+    expect_result(app, "tasks.add", (4, 4), 8)
 
 
 @pytest.mark.own_worker(count=0)
