@@ -12,7 +12,17 @@ import pytest
 from celery import _state
 from celery.app.utils import find_app
 from celery.result import AsyncResult
-from course import CHAPTERS, ROOT, TESTS, child_environment, described, forget_modules, short
+from course import (
+    CHAPTERS,
+    ROOT,
+    TESTS,
+    child_environment,
+    described,
+    expect_ready,
+    fail,
+    forget_modules,
+    short,
+)
 from keeper import Keeper
 from nodes import Processes, Worker
 from pytest_celery import (
@@ -194,9 +204,8 @@ class Place:
             app = find_app(self.module)
             app.loader.import_default_modules()
         except Exception as error:  # noqa: BLE001  whatever the code under test raises
-            pytest.fail(
-                f"In {short(self.folder)}, `-A {self.module}` should find an app, and raised {described(error)}",
-                pytrace=False,
+            fail(
+                f"In {short(self.folder)}, `-A {self.module}` should find an app, and raised {described(error)}"
             )
         app.set_current()
         app.set_default()
@@ -312,7 +321,7 @@ def celery_setup_app(app):
 @pytest.fixture
 def celery_worker_cluster(place, app):
     for worker in place.workers:
-        worker.ready()
+        expect_ready(worker)
     return CeleryWorkerCluster(*(Worker(worker, app) for worker in place.workers))
 
 

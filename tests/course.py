@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from pytest_docker_tools.exceptions import ContainerFailed
+from pytest_docker_tools.exceptions import TimeoutError as NodeTimeout
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = Path(__file__).resolve().parent
@@ -44,10 +46,24 @@ def free_port():
         return free.getsockname()[1]
 
 
+def fail(sentence):
+    """Fail with this sentence, without a traceback and without the exception that it is about."""
+    raise pytest.fail.Exception(sentence, pytrace=False) from None
+
+
 def expect(condition, sentence):
-    """Fail with this sentence, and without a traceback, unless the condition holds."""
+    """Fail with this sentence unless the condition holds."""
     if not condition:
-        pytest.fail(sentence, pytrace=False)
+        fail(sentence)
+
+
+def expect_ready(worker):
+    """Wait until a worker is ready, or fail with the last line that it printed, and all others below."""
+    try:
+        worker.ready()
+    except (ContainerFailed, NodeTimeout) as error:
+        said = [line.strip() for line in worker.logs().splitlines() if line.strip()] or ["nothing"]
+        fail(f"The worker should start, and did not. The last it said is {said[-1]}\n{error}")
 
 
 @contextmanager
@@ -58,8 +74,8 @@ def expect_raises(kind, sentence):
     except kind:
         return
     except Exception as error:  # noqa: BLE001  it becomes the sentence
-        pytest.fail(f"{sentence}, and this was raised: {described(error)}", pytrace=False)
-    pytest.fail(f"{sentence}, and nothing was raised.", pytrace=False)
+        fail(f"{sentence}, and this was raised: {described(error)}")
+    fail(f"{sentence}, and nothing was raised.")
 
 
 def short(folder):
@@ -102,7 +118,7 @@ def expect_gives(what, result, wanted):
     try:
         found = result.get(timeout=10)
     except Exception as error:  # noqa: BLE001  it becomes the sentence
-        pytest.fail(f"{what} should give {wanted!r}, it raised {described(error)}", pytrace=False)
+        fail(f"{what} should give {wanted!r}, it raised {described(error)}")
     expect(
         found == wanted and type(found) is type(wanted), f"{what} should give {wanted!r}, it gave {found!r}."
     )

@@ -6,10 +6,11 @@ import select
 import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from difflib import ndiff
 from pathlib import Path
 
 import pytest
-from course import CHAPTERS, ROOT, TESTS, child_environment, expect, wait_until
+from course import CHAPTERS, ROOT, TESTS, child_environment, expect, expect_ready, short, wait_until
 from lessons import Lesson, change, in_order, matches, statements
 
 PROMPT = (TESTS / "prompt.py").read_text()
@@ -67,7 +68,7 @@ class Run:
 
     def __call__(self):
         for worker in self.place.workers:
-            worker.ready()
+            expect_ready(worker)
         self.prompt = Prompt(self.place)
         try:
             for block in self.session.blocks:
@@ -265,6 +266,30 @@ def test_lesson_holds(chapter, course, place, tmp_path, request):
     expect(readme.is_file(), f"chapters/{chapter} should have a README.md: its lesson.")
     problems = run_lesson(Lesson(readme), place, course, tmp_path)
     expect(not problems, "\n".join(problems))
+
+
+# What a chapter keeps of the chapter before, as the lesson is not about it, and what it only adds to.
+KEPT = {
+    "3-project-tree": ["celeryconfig.py"],
+    "4-libs-split": ["celeryconfig.py", "tasks/__init__.py", "tasks/celery.py"],
+    "5-canvas": ["celeryconfig.py", "tasks/__init__.py", "tasks/celery.py", "libs/__init__.py"],
+}
+ADDED_TO = {"5-canvas": ["libs/math.py", "tasks/math.py"]}
+
+
+def test_difference_is_the_lesson(chapter):
+    if len(CHAPTERS) == 1:
+        pytest.skip("needs the chapter before: this is the tag of one")
+    before = ROOT / "chapters" / CHAPTERS[CHAPTERS.index(chapter) - 1]
+    for signs, files in ("+-", KEPT.get(chapter, [])), ("-", ADDED_TO.get(chapter, [])):
+        for file in files:
+            old, new = (folder / file for folder in (before, ROOT / "chapters" / chapter))
+            changes = ndiff(old.read_text().splitlines(), new.read_text().splitlines())
+            strange = next((line for line in changes if line[0] in signs), None)
+            expect(
+                not strange,
+                f"{short(new)} should have the lines of {before.name}; it differs in {strange!r}.",
+            )
 
 
 def test_worker_starts(worker):
