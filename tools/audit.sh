@@ -1,5 +1,5 @@
 #!/bin/sh
-# Compare both lock files with the public advisories. The tool lives in uv's cache, and not in a stack.
+# Compare what both stacks install, the tests' packages included, with the public advisories. The tool lives in uv's cache, and not in a stack.
 set -eu
 cd "$(dirname "$0")/.."
 

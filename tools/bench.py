@@ -3,8 +3,8 @@
 usage: bench.py [FIGURE...]
 
 Prints tables in Markdown and writes the same to .course/bench.json. Each ratio is of medians, from runs that
-alternate, since a machine that is shared is slow at one time and fast at another. Runs in the pinned stack's
-Python; servers are embedded ones on free ports. Downloads are those of the figure `setup` only.
+alternate, since a machine that is shared is slow at one time and fast at another. Runs in the Python of the
+pinned stack's tests; servers are embedded ones on free ports. Downloads are those of the figure `setup` only.
 """
 
 import json
@@ -399,7 +399,7 @@ def copies():
                 shutil.copytree(FIVE, clone / "chapters" / name)
                 text = (ROOT / "tests" / "test_5_canvas.py").read_text().replace("5-canvas", name)
                 (clone / "tests" / f"test_{name.replace('-', '_')}.py").write_text(text)
-        command = [PROGRAMS / "python", "-m", "pytest", "-q", "--deselect", "tests/test_tags.py"]
+        command = [sys.executable, "-m", "pytest", "-q", "--deselect", "tests/test_tags.py"]
         five, ten = alternate(
             3, *(lambda clone=clone: seconds(command, cwd=clone, env=environment()) for clone in clones)
         )
