@@ -14,7 +14,7 @@ if command -v uv >/dev/null; then
 fi
 if [ ! -x $own/bin/uv ]; then
     # The interpreter itself: what stands on PATH may be a version manager's script, which takes a tenth of a second at each call.
-    python=$(python3 -c 'import sys; print(sys.executable)' 2>/dev/null) ||
+    python=$(python3 -c 'import sys; from importlib.util import find_spec; print(sys.executable if find_spec("pip") else "")' 2>/dev/null) ||
         fail "Python is missing: install python3 with its venv module, or uv, and type the command again."
     # Built aside and moved when whole, so that an interrupted set-up leaves nothing half done.
     new=$own.$$
@@ -22,16 +22,16 @@ if [ ! -x $own/bin/uv ]; then
     trap 'exit 130' HUP INT TERM
     mkdir -p .course
     export PIP_ROOT_USER_ACTION=ignore # root is at home in this folder
-    if ! "$python" -c 'import sys; from importlib.util import find_spec; sys.exit(not find_spec("pip"))'; then
+    if [ -z "$python" ]; then
         # Debian's Python has no pip but in a virtual environment, which takes longer to make than uv to install.
-        "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+        python3 -c 'import ensurepip, venv' 2>/dev/null ||
             fail "Python's venv module is missing: install it (on Debian and Ubuntu: apt install python3-venv), or uv, and type the command again."
-        "$python" -m venv $new/env
+        python3 -m venv $new/env
         python=$new/env/bin/python
     fi
-    # uv is a program, the same for every Python: told so, pip compares its thousands of files with fewer tags.
-    "$python" -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary :all: --implementation py \
-        --target $new --require-hashes -r tools/locks/uv.txt ||
+    # uv is a program, the same for every Python: told so, pip compares its thousands of files with few tags.
+    "$python" -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --only-binary :all: \
+        --implementation py --python-version 3 --ignore-requires-python --target $new --require-hashes -r tools/locks/uv.txt ||
         fail "uv could not be downloaded: with a network, type the command again."
     touch $new/installed
     "$python" tools/put_in_place.py $new $own
