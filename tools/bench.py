@@ -175,9 +175,14 @@ def celery(*more):
 
 
 def alternate(rounds, *measures):
-    """Call each measure once in each round; return a list of values for each."""
-    values = [[measure() for measure in measures] for _ in range(rounds)]
-    return [list(each) for each in zip(*values, strict=True)]
+    """Call each measure once in each round, there and back; return a list of values for each."""
+    values = [[] for _ in measures]
+    turns = list(zip(values, measures, strict=True))
+    for _ in range(rounds):
+        for found, measure in turns:
+            found.append(measure())
+        turns.reverse()
+    return values
 
 
 def spread(values):
@@ -387,10 +392,11 @@ def count_workers(process):
 
 
 def copies():
-    """What one chapter more costs the suite: five copies of the last, beside the five chapters."""
+    """What one chapter more costs the suite: two and five copies of the last, beside the five chapters."""
+    sizes = (5, 7, 10)
     with tempfile.TemporaryDirectory() as temp:
         clones = []
-        for chapters in (5, 10):
+        for chapters in sizes:
             clone = Path(temp) / str(chapters)
             clones.append(clone)
             subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
@@ -400,11 +406,15 @@ def copies():
                 text = (ROOT / "tests" / "test_5_canvas.py").read_text().replace("5-canvas", name)
                 (clone / "tests" / f"test_{name.replace('-', '_')}.py").write_text(text)
         command = [sys.executable, "-m", "pytest", "-q", "--deselect", "tests/test_tags.py"]
-        five, ten = alternate(
+        times = alternate(
             3, *(lambda clone=clone: seconds(command, cwd=clone, env=environment()) for clone in clones)
         )
-    each = [(b - a) / 5 for a, b in zip(five, ten, strict=True)]
-    return {"copies": {"five chapters, s": spread(five), "ten, s": spread(ten), "each more, s": spread(each)}}
+    each = spread([(ten - five) / 5 for five, _, ten in zip(*times, strict=True)])
+    print("\n| chapters | seconds |\n|---|---|")
+    for size, some in zip(sizes, map(spread, times), strict=True):
+        print(f"| {size} | {some['median']:.1f} ({some['low']:.1f}–{some['high']:.1f}) |")
+    print(f"\nEach more: {each['median']:.1f} s ({each['low']:.1f}–{each['high']:.1f}), to reach: ≤ 4 s.")
+    return {"copies": dict(zip(map(str, sizes), map(spread, times), strict=True)), "each more, s": each}
 
 
 def rate(folder, url, task, count, *more):
@@ -436,7 +446,7 @@ def throughput():
         shutil.copy(FIVE / "celeryconfig.py", same)
         task = "tasks.math.add_request"
         ours, theirs, plain = alternate(
-            5,
+            9,
             lambda: rate(FIVE, url, task, 3000),
             lambda: rate(same, url, task, 3000),
             lambda: rate(defaults, url, task, 3000),
