@@ -36,14 +36,8 @@ from pytest_celery import (
 CELERYS_OWN = set(_state._on_app_finalizers)
 # A worker asks for a second, when it starts, whether there are others: not where a test starts one for itself.
 ALONE = ["--without-mingle", "--without-gossip"]
-# What should not be left for the end, where nothing would run beside it.
-LONGEST = (
-    "1-first-steps",
-    "2-configuration",
-    "5-canvas",
-    "tests/test_2_when_a_worker_dies.py",
-    "tests/test_5_more_workers.py",
-)
+# With the chapters, what should not be left for the end, where nothing would run beside it.
+LONG = ("tests/test_2_when_a_worker_dies.py", "tests/test_5_more_workers.py")
 
 
 def pytest_addoption(parser):
@@ -108,7 +102,7 @@ def pytest_collection_modifyitems(config, items):
     # A lesson comes before the other tests of its chapter: it reads the log of a worker that has done nothing else.
     items.sort(
         key=lambda item: (
-            not group_of(item.nodeid).startswith(LONGEST),
+            not group_of(item.nodeid).startswith((*CHAPTERS, *LONG)),
             item.module.__name__ != "test_lessons",
         )
     )

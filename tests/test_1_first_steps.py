@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 from celery.exceptions import TimeoutError as CeleryTimeout
-from course import expect, expect_listed, expect_logged, expect_raises, expect_result, task, wait_until
+from course import (
+    WARM_STOP,
+    expect,
+    expect_listed,
+    expect_logged,
+    expect_raises,
+    expect_result,
+    task,
+    wait_until,
+)
 from kombu.exceptions import EncodeError
 
 CHAPTER = "1-first-steps"
@@ -108,5 +117,5 @@ def test_worker_that_is_stopped_finishes_its_task(worker, app, signal):
     worker.kill(signal)
     found = result.get(timeout=10)
     expect(found == "done", f"A worker that gets {signal} should finish its task, the result is {found!r}.")
-    ended = wait_until(lambda: worker.container.status == "exited", 20)
+    ended = wait_until(lambda: worker.container.status == "exited", WARM_STOP)
     expect(ended, f"A worker that gets {signal} should end once its task is done.")

@@ -2,7 +2,7 @@
 
 import pytest
 from checkout import ROUNDS, STACK, Checkout
-from course import expect, wait_until
+from course import WARM_STOP, expect, wait_until
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def result(checkout, worker):
     return result
 
 
-def expect_gone(worker, seconds=20):
+def expect_gone(worker, seconds=WARM_STOP):
     expect(wait_until(worker.gone, seconds), f"No process should be left; the terminal shows:\n{worker.text}")
 
 
