@@ -118,4 +118,6 @@ def test_worker_that_is_stopped_finishes_its_task(worker, app, signal):
     found = result.get(timeout=10)
     expect(found == "done", f"A worker that gets {signal} should finish its task, the result is {found!r}.")
     ended = wait_until(lambda: worker.container.status == "exited", WARM_STOP)
-    expect(ended, f"A worker that gets {signal} should end once its task is done.")
+    expect(
+        ended, f"A worker that gets {signal} should end once its task is done; it logged:\n{worker.logs()}"
+    )

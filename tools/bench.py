@@ -285,12 +285,12 @@ def setup():
         rows.append(
             row(
                 "fresh clone to the first result, empty caches",
-                *alternate(3, empty(course), empty(by_hand)),
+                *alternate(5, empty(course), empty(by_hand)),
                 0.5,
             )
         )
         course(), by_hand()
-        rows.append(row("the same, warm caches", *alternate(3, course, by_hand), 0.5))
+        rows.append(row("the same, warm caches", *alternate(5, course, by_hand), 0.5))
     print(f"download {downloads[0] / 1e6:.0f} MB, disk {disk[0] / 1e6:.0f} MB")
     return {"ratios": rows, "set-up": {"download, MB": downloads[0] / 1e6, "disk, MB": disk[0] / 1e6}}
 
