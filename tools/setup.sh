@@ -34,7 +34,12 @@ sh tools/uv.sh venv --quiet --quiet --no-project --relocatable --python "$python
 sh tools/uv.sh pip sync --quiet --require-hashes --python $new tools/locks/$stack.txt ||
     fail "The packages could not be installed: with a network, type the command again."
 case $stack in pinned*) $new/bin/python tools/fix_billiard.py ;; esac
-# The suites start a hundred processes; a worker alone is sooner there without.
-case $stack in *-tests) $new/bin/python -m compileall -q -j 0 $new/lib >/dev/null || true ;; esac
+# What a worker imports is compiled by two processes, which its first start would do alone; the suites start a hundred
+# processes, and take all of theirs.
+lib=$(echo $new/lib/*/site-packages)
+case $stack in
+*-tests) $new/bin/python -m compileall -q -j 0 $lib ;;
+*) { echo $lib/[a-k]* && echo $lib/[l-z]*; } | xargs -P 2 -L 1 $new/bin/python -m compileall -q -x '/(setuptools|valkey|wcwidth)/' ;;
+esac >/dev/null || true
 touch $new/installed
 $new/bin/python tools/put_in_place.py $new $env
