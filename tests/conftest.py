@@ -78,8 +78,8 @@ def pytest_generate_tests(metafunc):
 
 
 def chapter_of(item):
-    callspec = getattr(item, "callspec", None)
-    return callspec.params.get("chapter") if callspec else getattr(item.module, "CHAPTER", None)
+    own = getattr(item.module, "CHAPTER", None)
+    return item.callspec.params.get("chapter", own) if hasattr(item, "callspec") else own
 
 
 def group_of(nodeid):
