@@ -1,5 +1,8 @@
 # The course as commands; `make help` lists them.
 
+# None of make's own rules: there is nothing of theirs here, and looking for it delays every command.
+.SUFFIXES:
+
 STACK = pinned
 STACKS = pinned latest
 CHAPTERS := $(sort $(notdir $(wildcard chapters/[0-9]*)))

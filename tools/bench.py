@@ -354,22 +354,22 @@ def suites():
                 pass
             return time.monotonic() - begin
 
-        single = [start_and_stop() for _ in range(5)]
-    for target in [*(f"chapter-{number}-test" for number in range(1, 6)), "test"]:
-        times, starts = [], []
-        for _ in range(3):
+        def suite(target, counts):
             begin = time.monotonic()
             process = subprocess.Popen(
                 [*MAKE, target], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
             )
-            starts.append(count_workers(process))
-            times.append(time.monotonic() - begin)
+            counts.append(count_workers(process))
             if process.returncode:
                 sys.exit(f"make {target} fails.")
-        workers = int(statistics.median(starts))
-        rows.append(
-            row(f"`make {target}`, {workers} workers", times, [each * workers / cores for each in single], 3)
-        )
+            return time.monotonic() - begin
+
+        for target in [*(f"chapter-{number}-test" for number in range(1, 6)), "test"]:
+            counts = []
+            times, single = alternate(3, partial(suite, target, counts), start_and_stop)
+            workers = int(statistics.median(counts))
+            allowed = [each * workers / cores for each in single]
+            rows.append(row(f"`make {target}`, {workers} workers", times, allowed, 3))
     return {"ratios": rows}
 
 
