@@ -28,7 +28,6 @@ SETTINGS = {
     "timezone": "UTC",
     "enable_utc": True,
     "result_expires": 3600,
-    "task_track_started": True,
     "task_acks_late": True,
     "task_reject_on_worker_lost": True,
     "broker_transport_options": {"visibility_timeout": 3600},

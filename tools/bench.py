@@ -482,7 +482,7 @@ def footprint(folder, url):
 # What is changed in chapter 2's file or on the command line, and how many tasks take a few seconds then.
 VARIANTS = [
     ("nothing: the file as it is", "", (), 3000),
-    ("`task_track_started = False`", "task_track_started = False", (), 3000),
+    ("`task_track_started = True`", "task_track_started = True", (), 3000),
     ("`task_acks_late = False`", "task_acks_late = False", (), 3000),
     ("`result_expires = None`", "result_expires = None", (), 3000),
     ("`task_ignore_result = True`", "task_ignore_result = True", (), 3000),

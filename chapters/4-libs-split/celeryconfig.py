@@ -15,9 +15,6 @@ enable_utc = True
 # Redis forgets a result after an hour.
 result_expires = 3600
 
-# A task that runs is STARTED, not PENDING.
-task_track_started = True
-
 # A task whose worker dies runs again, so every task must bear running twice.
 task_acks_late = True
 task_reject_on_worker_lost = True
