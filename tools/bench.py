@@ -20,6 +20,7 @@ import tempfile
 import time
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import psutil
@@ -218,25 +219,28 @@ def row(figure, ours, theirs, reach, unit="s", higher=False):
 
 def setup():
     """From a fresh clone to the first result, and the same by hand with pip, with empty and with warm caches."""
-    rows, downloads, disk = [], [], []
+    rows, downloads, disk, rounds = [], [], [], count()
     with tempfile.TemporaryDirectory() as temp:
-        temp = Path(temp)
-        caches = {"UV_CACHE_DIR": str(temp / "uv"), "PIP_CACHE_DIR": str(temp / "pip")}
-        plain = inherited()
+        temp, plain = Path(temp), inherited()
 
-        def course():
+        def caches(name):
+            return {"UV_CACHE_DIR": str(temp / f"uv-{name}"), "PIP_CACHE_DIR": str(temp / f"pip-{name}")}
+
+        def course(name=None):
+            # Nothing is removed before the end: some file systems are slow to make files where many were just deleted.
+            number = next(rounds)
+            clone, env = temp / f"course-{number}", plain | caches(name or number)
             before = received()
             begin = time.monotonic()
-            clone = temp / "course"
             port = str(free_port())
             subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
             make = [*MAKE, "REDIS=embedded", f"REDIS_PORT={port}"]
             try:
-                with worker([*make, "chapter-1-worker"], clone, plain | caches):
+                with worker([*make, "chapter-1-worker"], clone, env):
                     subprocess.run(
                         [*make, "chapter-1-shell"],
                         cwd=clone,
-                        env=plain | caches,
+                        env=env,
                         input=RESULT,
                         text=True,
                         check=True,
@@ -247,12 +251,12 @@ def setup():
                 disk.append(size(clone / ".course"))
             finally:
                 subprocess.run([*make, "stop"], cwd=clone, check=False, stdout=subprocess.DEVNULL)
-                shutil.rmtree(clone, ignore_errors=True)
             return took
 
-        def by_hand():
+        def by_hand(name=None):
+            number = next(rounds)
+            folder, env = temp / f"by-hand-{number}", plain | caches(name or number)
             begin = time.monotonic()
-            folder = temp / "by-hand"
             folder.mkdir()
             (folder / "tasks.py").write_text((CHAPTERS / "1-first-steps" / "tasks.py").read_text())
             subprocess.run(["python3", "-m", "venv", "env"], cwd=folder, check=True)
@@ -260,7 +264,7 @@ def setup():
             subprocess.run(
                 ["env/bin/pip", "install", "--quiet", "--disable-pip-version-check", *packages],
                 cwd=folder,
-                env=plain | caches,
+                env=env,
                 check=True,
             )
             with server() as url:
@@ -275,26 +279,13 @@ def setup():
                         stdout=subprocess.DEVNULL,
                     )
                     took = time.monotonic() - begin
-            shutil.rmtree(folder)
             return took
 
-        def empty(measure):
-            def measured():
-                for cache in caches.values():
-                    shutil.rmtree(cache, ignore_errors=True)
-                return measure()
-
-            return measured
-
-        rows.append(
-            row(
-                "fresh clone to the first result, empty caches",
-                *alternate(5, empty(course), empty(by_hand)),
-                0.5,
-            )
-        )
-        course(), by_hand()
-        rows.append(row("the same, warm caches", *alternate(5, course, by_hand), 0.5))
+        empty = alternate(5, course, by_hand)
+        rows.append(row("fresh clone to the first result, empty caches", *empty, 0.5))
+        course("warm"), by_hand("warm")
+        warm = alternate(5, partial(course, "warm"), partial(by_hand, "warm"))
+        rows.append(row("the same, warm caches", *warm, 0.5))
     print(f"download {downloads[0] / 1e6:.0f} MB, disk {disk[0] / 1e6:.0f} MB")
     return {"ratios": rows, "set-up": {"download, MB": downloads[0] / 1e6, "disk, MB": disk[0] / 1e6}}
 
