@@ -58,9 +58,13 @@ def test_result_expires_within_an_hour(celery_setup, app):
 @pytest.mark.own_worker(probe=True, settings={"task_track_started": True, "worker_prefetch_multiplier": 1})
 def test_prefetch_of_1_leaves_the_rest_in_the_queue(celery_setup, app, redis):
     results = [app.tasks["probe.nap"].delay(10) for _ in range(8)]
-    running = wait_until(lambda: sum(result.state == "STARTED" for result in results) == 2, 5)
-    expect(running, "Two processes should run two of 8 slow tasks at once, and did not within 5 seconds.")
+    wait_until(lambda: sum(result.state == "STARTED" for result in results) == 2, 5)
     time.sleep(0.2)
+    states = sorted(result.state for result in results)
+    expect(
+        states == ["PENDING"] * 6 + ["STARTED"] * 2,
+        f"Of 8 slow tasks on two processes 2 should have the state STARTED, and 6 PENDING; they have {states}.",
+    )
     left = redis.llen("celery")
     expect(
         left == 6,
