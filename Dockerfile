@@ -3,15 +3,11 @@
 FROM python:3.11-slim AS stack
 ARG STACK=pinned
 WORKDIR /build
+COPY tools/locks/uv.txt tools/locks/$STACK.txt tools/fix_billiard.py ./
 # uv, because pip 24.1 and later refuse Celery 5.1.2.
-COPY tools/locks/uv.txt ./
-RUN pip install --quiet --root-user-action=ignore --no-cache-dir --require-hashes --requirement uv.txt
-COPY requirements*.txt tools/fix_billiard.py tools/locks/$STACK.txt ./
-# Only the requirements of the app, without those of the tests; the lock file gives the versions and hashes of all.
-RUN sed '/^# A server/,$d' "requirements$([ $STACK = pinned ] || echo -$STACK).txt" >app.txt \
+RUN pip install --quiet --root-user-action=ignore --no-cache-dir --require-hashes --requirement uv.txt \
     && uv venv --quiet --no-project --python "$(command -v python)" /stack \
-    && uv pip install --quiet --no-cache --compile-bytecode --require-hashes --python /stack/bin/python \
-        --requirement app.txt --constraint $STACK.txt \
+    && uv pip install --quiet --no-cache --compile-bytecode --require-hashes --no-deps --python /stack/bin/python --requirement $STACK.txt \
     && { [ $STACK != pinned ] || /stack/bin/python fix_billiard.py; }
 
 FROM python:3.11-slim

@@ -1,131 +1,127 @@
-# The course as commands; `make help` lists them.
+# The course as commands; `make` lists them.
 
 # None of make's own rules: there is nothing of theirs here, and looking for it delays every command.
 .SUFFIXES:
 
-STACK = pinned
-STACKS = pinned latest
-CHAPTERS := $(sort $(notdir $(wildcard chapters/[0-9]*)))
-PYTHON = .course/$(STACK)/bin/python
-TESTS = .course/$(STACK)-tests
-PYTEST = $(TESTS)/bin/python -m pytest
-# The ports where a server of ours may be: the one asked for, or those that we have data of.
-PORTS = $(or $(REDIS_PORT),$(sort 6379 $(notdir $(wildcard .course/redis/*))))
+STACK ?= pinned
 export STACK
+ENV = $(if $(filter pinned,$(STACK)),.venv,.venv-$(STACK))
+# Without the stack, any Python: it may be gone, or not there yet.
+ANY_PYTHON = $$(command -v $(ENV)/bin/python || command -v python3)
+PYTEST = $(ENV)/bin/python -m pytest
+COMPILE = sh tools/uv.sh pip compile --quiet --universal --python-version 3.11 --no-annotate --no-emit-index-url --no-emit-find-links
+LOCK = $(COMPILE) --no-header --generate-hashes --output-file tools/locks
 
-# For what runs without the stack.
-ANY_PYTHON = $(firstword $(wildcard .course/*/bin/python) python3)
-
-# The chapter of a target, by its number.
-chapter = $(filter $*-%,$(CHAPTERS))
-
-ifeq ($(filter $(STACK),$(STACKS)),)
-$(error There is no stack "$(STACK)": STACK is one of $(STACKS))
-endif
-known = $(foreach name,$(CHAPTERS),chapter-$(firstword $(subst -, ,$(name)))-%)
-unknown = $(filter-out $(known) chapter-%-diff,$(filter chapter-%,$(MAKECMDGOALS)))
-ifneq ($(unknown),)
-$(error No chapter for "$(unknown)": the chapters are $(CHAPTERS))
+ifeq ($(filter $(STACK),pinned latest),)
+$(error There is no stack "$(STACK)": STACK is pinned or latest)
 endif
 
 help:
 	@echo 'make chapter-N-worker   start Redis where none answers, and the worker of chapter N (ARGS="-c 4" is passed on)'
 	@echo 'make chapter-N-shell    Python in the folder of chapter N, for a second terminal'
-	@echo 'make chapter-N-up       the same in Docker containers, WORKERS=3 of them; make down removes them'
-	@echo 'make chapter-N-logs     what the workers in containers log'
-	@echo 'make chapter-N-diff     what changed since the chapter before'
+	@echo 'make chapter-N-diff     what changed since the chapter before: the code, not the lesson'
 	@echo 'make chapter-N-start    copy the chapter before into a new folder, DIR=~/my-attempt, to write chapter N yourself'
 	@echo 'make chapter-N-test     the suite of chapter N (DIR=~/my-attempt runs it on your own folder)'
 	@echo 'make chapter-N-purge    drop the messages that wait in the queue; it asks first'
+	@echo 'make chapter-N-up       Redis and WORKERS=3 workers of chapter N in Docker containers; make logs, make down'
 	@echo 'make test               every suite; make test-docker runs them on containers'
-	@echo 'make redis, make stop   start Redis on 127.0.0.1:6379; stop the one that we started'
-	@echo 'make setup              install the stack'
+	@echo 'make redis, make stop   start Redis on 127.0.0.1:6379; stop what was started here'
+	@echo 'make setup              install the stack into .venv (STACK=latest: into .venv-latest)'
 	@echo 'make bench              measure the course against what one would type without it (ARGS="start" for one figure)'
 	@echo 'make site, site-serve   the course as pages in .course/site-pages; the same, shown on 127.0.0.1:8000'
 	@echo 'make lint, make clean   check the style of the code; remove what set-up made'
 	@echo
 	@echo 'STACK=latest takes the current Celery; REDIS=docker or REDIS=embedded chooses the server, REDIS_PORT=6380 its port.'
-	@echo 'Chapters: $(CHAPTERS)'
 
-setup: .course/$(STACK)/installed
+setup:
+	@sh tools/setup.sh $(STACK)
 
-.course/%/installed: tools/locks/%.txt tools/setup.sh tools/fix_billiard.py
-	@sh tools/setup.sh $*
+setup-test:
+	@sh tools/setup.sh $(STACK)-test
+
+setup-site:
+	@sh tools/setup.sh site
 
 redis: setup
-	@$(PYTHON) tools/server.py start
+	@$(ENV)/bin/python tools/server.py start
 
 stop:
-	@for port in $(PORTS); do REDIS_PORT=$$port $(ANY_PYTHON) tools/server.py stop; done
+	@python=$(ANY_PYTHON) && "$$python" tools/server.py stop
 
-chapter-%-worker: redis
-	@sh tools/in-chapter.sh $(chapter) python "$(CURDIR)/tools/preflight.py"
-	@sh tools/in-chapter.sh $(chapter) celery -A tasks worker --loglevel=info $(ARGS)
+chapter-%-worker: setup
+	@$(ENV)/bin/python tools/worker.py $* $(ARGS)
 
 chapter-%-shell: setup
-	@sh tools/in-chapter.sh $(chapter) python
+	@$(ENV)/bin/python tools/course.py $* python
 
 chapter-%-purge: setup
-	@sh tools/in-chapter.sh $(chapter) celery -A tasks purge $(ARGS)
+	@$(ENV)/bin/python tools/course.py $* celery -A tasks purge $(ARGS)
 
-# Workers in containers, of an image with the stack. They start anew each time, as they do not reload edited code.
-chapter-%-up:
-	@REDIS=docker CELERY_BROKER_URL= $(ANY_PYTHON) tools/server.py start
-	@CHAPTER=$* ARGS="$(ARGS)" sh tools/compose.sh up -d --build --no-deps --force-recreate --scale worker=$(or $(WORKERS),1) worker
+chapter-%-up: setup
+	@$(ENV)/bin/python tools/worker.py up $*
 
-chapter-%-logs:
-	@sh tools/compose.sh logs --follow worker
+logs down:
+	@python=$(ANY_PYTHON) && "$$python" tools/server.py $@
 
-down:
-	@sh tools/compose.sh down
-
+# What is committed, so that nothing is written into .git and no compiled file shows.
 chapter-%-diff:
-	@sh tools/diff.sh $*
-
-chapter-%-test: setup $(TESTS)/installed
-	@$(PYTEST) --chapter=$(chapter) $(if $(DIR),--dir="$(DIR)") $(ARGS)
+	@python=$(ANY_PYTHON) && "$$python" tools/attempt.py diff $* $(ARGS)
 
 chapter-%-start:
-	@sh tools/start.sh $(chapter) "$(DIR)"
+	@python=$(ANY_PYTHON) && "$$python" tools/attempt.py start $*
 
-test: setup $(TESTS)/installed
+chapter-%-test: setup-test
+	@$(PYTEST) --chapter=$* $(ARGS)
+
+test: setup-test
 	@$(PYTEST) $(ARGS)
 
-test-docker: setup $(TESTS)/installed
+test-docker: setup-test
 	@$(PYTEST) --docker $(ARGS)
 
-test-accidents: setup $(TESTS)/installed
-	@$(PYTEST) tests/accidents --dist load $(ARGS)
+test-resilience: setup-test
+	@$(PYTEST) tests/resilience --dist load $(ARGS)
 
-bench: setup $(TESTS)/installed
-	@$(TESTS)/bin/python tools/bench.py $(ARGS)
+bench: setup-test
+	@$(ENV)/bin/python tools/bench.py $(ARGS)
 
-lint: $(TESTS)/installed
-	@$(TESTS)/bin/ruff check
-	@$(TESTS)/bin/ruff format --check
+lint: setup-test
+	@$(ENV)/bin/ruff check
+	@$(ENV)/bin/ruff format --check
 
-site: .course/site/installed
-	@.course/site/bin/python tools/site/pages.py
+site: setup-site
+	@.venv-site/bin/python tools/site/build.py
 
 site-serve: site
-	@.course/site/bin/python tools/site/serve.py $(SITE_PORT)
+	@.venv-site/bin/python -m http.server --bind 127.0.0.1 --directory .course/site-pages $(or $(SITE_PORT),8000)
 
 site-test: site
-	@.course/site/bin/python -m pytest -o addopts= tools/site $(ARGS)
+	@.venv-site/bin/python -m pytest -o addopts= tools/site $(ARGS)
 
-# For maintainers: after a change of a requirements file, and after a change of a chapter.
+# For maintainers; CONTRIBUTING.md has the rest.
 lock:
-	@sh tools/lock.sh
+	@$(LOCK)/pinned-test.txt --group pinned --group test
+	@$(LOCK)/pinned.txt --group pinned --constraint tools/locks/pinned-test.txt
+	@$(LOCK)/latest-test.txt --group latest --group test
+	@$(LOCK)/latest.txt --group latest --constraint tools/locks/latest-test.txt
+	@$(LOCK)/site.txt --group site
+	@$(COMPILE) --custom-compile-command 'make lock' --output-file requirements.txt --group pinned --group test --constraint tools/locks/pinned-test.txt
 
+# Strict: a package that cannot be looked up is no clean one. SECURITY.md has the reason for what is passed over.
+AUDIT = sh tools/uv.sh tool run pip-audit==2.10.1 --strict --disable-pip --no-deps --progress-spinner off --requirement
 audit:
-	@sh tools/audit.sh
+	@$(AUDIT) tools/locks/pinned-test.txt --ignore-vuln PYSEC-2021-858
+	@$(AUDIT) tools/locks/latest-test.txt
+	@$(AUDIT) tools/locks/site.txt
 
 tags:
 	@sh tools/tags.sh
 
-clean: stop
-	rm -rf .course
-	find chapters tests tools -name __pycache__ -prune -exec rm -rf {} +
-	rm -rf .pytest_cache .ruff_cache
+carry:
+	@sh tools/carry.sh "$$FROM"
 
-.PHONY: help setup redis stop down test test-docker test-accidents bench lint site site-serve site-test lock audit tags clean
+clean: stop
+	rm -rf .course .venv .venv-latest .venv-site .pytest_cache .ruff_cache
+	find chapters tests tools -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: help setup setup-test setup-site redis stop logs down test test-docker test-resilience bench lint site site-serve site-test lock audit tags carry clean

@@ -1,30 +1,17 @@
-"""One server for each pytest process, one worker for each chapter, and pytest-celery's fixtures on them."""
+"""One server for each pytest process, one worker for each chapter's file, and pytest-celery's fixtures on them."""
 
-import gc
-import json
+import os
+import re
 import shutil
-import tempfile
+import traceback
 from pathlib import Path
 
 import celery.app.builtins  # noqa: F401  registers Celery's own tasks
-import containers
+import course
 import pytest
-from celery import _state
-from celery.app.utils import find_app
-from celery.result import AsyncResult
-from course import (
-    CHAPTERS,
-    ROOT,
-    TESTS,
-    child_environment,
-    described,
-    expect_ready,
-    fail,
-    forget_modules,
-    short,
-)
-from keeper import Keeper
-from nodes import Processes, Worker
+from grading import described, ready
+from lessons import Lesson
+from nodes import AppUnderTest, ProcessFactory, Worker
 from pytest_celery import (
     CeleryBackendCluster,
     CeleryBrokerCluster,
@@ -32,20 +19,17 @@ from pytest_celery import (
     RedisTestBackend,
     RedisTestBroker,
 )
+from reaper import Reaper
 
-CELERYS_OWN = set(_state._on_app_finalizers)
 # A worker asks for a second, when it starts, whether there are others: not where a test starts one for itself.
 ALONE = ["--without-mingle", "--without-gossip"]
-# With the chapters, what should not be left for the end, where nothing would run beside it.
-LONG = ("tests/test_2_when_a_worker_dies.py", "tests/test_5_more_workers.py")
 
 
 def pytest_addoption(parser):
     group = parser.getgroup("course")
-    group.addoption("--chapter", choices=CHAPTERS, help="run the suite of this chapter only")
     group.addoption(
-        "--dir",
-        help="run it on this folder instead of the chapter's own, with --chapter; written --dir=FOLDER",
+        "--chapter",
+        help="run the suite of the chapter of this number only, on the folder DIR where that is set",
     )
     group.addoption(
         "--docker", action="store_true", help="run the suites on containers: needs a Docker engine"
@@ -55,69 +39,41 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line(
         "markers",
-        "own_worker(count=1, probe=False, settings={}, args=(), env={}, copy=False, server=False): the test has workers, and a database,"
-        " of its own; with probe=True they run tests/probe.py; copy=True gives them a copy of the folder, server=True a server",
+        "isolated(count=1, slow_tasks=False, settings={}, args=(), env={}, copy=False, server=False): the test has workers,"
+        " and a database, of its own; copy=True gives them a copy of the folder, the rest is AppUnderTest's",
     )
-    folder = config.getoption("--dir")
-    if folder:
-        if not config.getoption("--chapter"):
-            raise pytest.UsageError("--dir needs --chapter, to know which suite to run on it.")
-        if not Path(folder).expanduser().is_dir():
-            raise pytest.UsageError(f"There is no folder {folder}.")
-    if config.getoption("--docker") and not hasattr(config, "workerinput"):
+    config.addinivalue_line(
+        "markers",
+        "step(text, anchor): what a learner's attempt has to do here, in the words of the lesson's exercise, and the place in"
+        " the lesson that tells how; the docstring of the test is the hint",
+    )
+    if number := config.option.chapter:
+        try:
+            course.folder(number)
+        except SystemExit as error:
+            raise pytest.UsageError(str(error)) from None
+        config.args[:] = sorted(map(str, Path(__file__).parent.glob(f"test_{number}_*.py")))
+    else:
+        os.environ.pop("DIR", None)
+    if config.option.docker and not hasattr(config, "workerinput"):
+        import containers
+
         containers.prepare()
-    config.course = Course(config)
 
 
-def pytest_generate_tests(metafunc):
-    """A test that has `chapter` runs on its file's CHAPTER, or on every chapter where the file names none."""
-    if "chapter" in metafunc.fixturenames:
-        own = getattr(metafunc.module, "CHAPTER", None)
-        known = [name for name in CHAPTERS if own in (None, name)]  # a tag holds one chapter only
-        metafunc.parametrize("chapter", known, indirect=True, scope="session")
-
-
-def chapter_of(item):
-    own = getattr(item.module, "CHAPTER", None)
-    return item.callspec.params.get("chapter", own) if hasattr(item, "callspec") else own
-
-
-def group_of(nodeid):
-    """Return the chapter, whose worker a lesson and the file named for the chapter share; other tests stand alone."""
-    file, _, test = nodeid.partition("::")
-    for chapter in CHAPTERS:
-        if file == f"tests/test_{chapter.replace('-', '_')}.py":
-            return chapter
-        if file == "tests/test_lessons.py" and test.endswith(f"[{chapter}]"):
-            return chapter
-    return nodeid
-
-
-def pytest_collection_modifyitems(config, items):
-    wanted = config.getoption("--chapter")
-    if wanted:
-        left_out = [item for item in items if chapter_of(item) != wanted]
-        items[:] = [item for item in items if chapter_of(item) == wanted]
-        config.hook.pytest_deselected(items=left_out)
-    # A lesson comes before the other tests of its chapter: it reads the log of a worker that has done nothing else.
-    items.sort(
-        key=lambda item: (
-            not group_of(item.nodeid).startswith((*CHAPTERS, *LONG)),
-            item.module.__name__ != "test_lessons",
-        )
-    )
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    """Keep a group in one process. pytest-xdist's own loadgroup marks do not work with pytest 9.2."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class ByGroup(LoadScopeScheduling):
-        def _split_scope(self, nodeid):
-            return group_of(nodeid)
-
-    return ByGroup(config, log)
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Let a failure be its sentence: what `assert condition, sentence` says, or what was raised instead, in one line."""
+    report = yield
+    error = call.excinfo.value if call.excinfo and report.failed else None
+    if isinstance(error, AssertionError) and str(error):
+        report.longrepr = str(error)
+    elif error and os.environ.get("DIR"):
+        report.longrepr = f"This could not be tested further: {described(error)}"
+    if error:
+        # A result that is deleted after its server has gone would look for it, for 20 seconds.
+        traceback.clear_frames(error.__traceback__)
+    return report
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -127,184 +83,72 @@ def pytest_runtest_logreport(report):
         del report.node
 
 
-def pytest_unconfigure(config):
-    if hasattr(config, "course"):
-        config.course.close()
-
-
-class Place:
-    """A folder with an app, a database for it, and the workers that serve it."""
-
-    def __init__(
-        self,
-        course,
-        name,
-        folder,
-        count=1,
-        probe=False,
-        settings=None,
-        args=(),
-        env=None,
-        without=(),
-        server=False,
-    ):
-        self.course = course
-        self.name = name
-        self.folder = Path(folder)
-        self.module = "probe" if probe else "tasks"
-        self.database = course.next_database()
-        self.broker, self.backend = course.nodes.databases(self.database, own=server)
-        broker, backend = self.broker.celeryconfig, self.backend.celeryconfig
-        self.url = broker["host_url"]
-        # What the workers are given, and the environment of a client here: in containers a server has two addresses.
-        variables = dict(env or {})
-        if probe:
-            variables["PYTHONPATH"] = str(TESTS)
-            variables["PROBE_SETTINGS"] = json.dumps(settings or {})
-        self.variables = {
-            "CELERY_BROKER_URL": broker["url"],
-            "CELERY_RESULT_BACKEND": backend["url"],
-        } | variables
-        self.env = child_environment(broker["host_url"], backend["host_url"]) | variables
-        for variable in without:
-            self.variables.pop(variable, None)
-            self.env.pop(variable, None)
-        self.args = list(args)
-        self.workers = []
-        for number in range(count):
-            self.add_worker(["-n", f"worker{number + 1}@%h"] if count > 1 else [])
-
-    def add_worker(self, args=()):
-        """Start one more worker; it is not waited for."""
-        level = [] if any(arg.startswith("--loglevel") for arg in self.args) else ["--loglevel=info"]
-        command = ["celery", "-A", self.module, "worker", *level, "-c", "2"]
-        command += [*self.args, *args]
-        name = f"{self.name}-{self.database}-worker-{len(self.workers) + 1}"
-        worker = self.course.nodes.worker(name, command, self.folder, self.variables)
-        self.workers.append(worker)
-        return worker
-
-    def enter(self, monkeypatch):
-        """Make the folder's modules importable, with its database in the environment; return the app."""
-        for name in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND", "PROBE_SETTINGS"):
-            if name in self.env:
-                monkeypatch.setenv(name, self.env[name])
-        monkeypatch.chdir(self.folder)
-        monkeypatch.syspath_prepend(str(self.folder))
-        forget_modules()
-        # Celery gives an app the tasks of all apps that were imported before: these are other chapters' here.
-        _state._on_app_finalizers.intersection_update(CELERYS_OWN)
-        try:
-            app = find_app(self.module)
-            app.loader.import_default_modules()
-        except Exception as error:  # noqa: BLE001  whatever the code under test raises
-            fail(
-                f"In {short(self.folder)}, `-A {self.module}` should find an app, and raised {described(error)}"
-            )
-        app.set_current()
-        app.set_default()
-        return app
-
-    def close(self):
-        for worker in self.workers:
-            worker.teardown()
-        self.broker.teardown()
-        self.backend.teardown()
-
-
-class Course:
-    """What a pytest process has started. Nothing is started before a test needs it."""
-
-    def __init__(self, config):
-        self.config = config
-        self.databases = 0
-        self.main = {}
-        self.started = False
-
-    def start(self):
-        if self.started:
-            return
-        self.started = True
-        self.temp = Path(tempfile.mkdtemp(prefix="course-"))
-        self.keeper = Keeper()
-        kind = containers.Containers if self.config.getoption("--docker") else Processes
-        self._nodes = kind(self.keeper, self.temp)
-
-    @property
-    def nodes(self):
-        self.start()
-        return self._nodes
-
-    def next_database(self):
-        self.databases += 1
-        return self.databases
-
-    def folder(self, chapter):
-        other = self.config.getoption("--dir")
-        return Path(other).expanduser().resolve() if other else ROOT / "chapters" / chapter
-
-    def main_place(self, chapter):
-        if chapter not in self.main:
-            self.main[chapter] = Place(self, chapter, self.folder(chapter))
-        return self.main[chapter]
-
-    def close(self):
-        if not self.started:
-            return
-        self.started = False
-        for place in self.main.values():
-            place.close()
-        # A result that is deleted later would look for the server, for 20 seconds.
-        for thing in gc.get_objects():
-            if issubclass(type(thing), AsyncResult):
-                thing.backend = None
-        self._nodes.close()
-        self.keeper.close()
-        shutil.rmtree(self.temp, ignore_errors=True)
-
-
 @pytest.fixture(scope="session")
-def chapter(request):
-    """The name of the chapter under test."""
-    return request.param
+def nodes(request, tmp_path_factory):
+    """Makes servers and workers, as processes or containers. Nothing is started before a test needs it."""
+    factory = ProcessFactory
+    if request.config.option.docker:
+        from containers import ContainerFactory as factory
+    reaper = Reaper()
+    made = factory(reaper, tmp_path_factory.mktemp("nodes"))
+    yield made
+    made.close()
+    reaper.close()
 
 
-@pytest.fixture(scope="session")
-def course(request):
-    return request.config.course
+@pytest.fixture(scope="module")
+def number(request):
+    """The number of the chapter that a file tests, as text."""
+    return re.match(r"test_(\d+)_", request.module.__name__)[1]
 
 
-@pytest.fixture
-def folder(chapter, course):
+@pytest.fixture(scope="module")
+def folder(number):
     """The folder under test: the chapter's own, or the learner's."""
-    return course.folder(chapter)
+    return course.folder(number)
+
+
+@pytest.fixture(scope="module")
+def shared(nodes, folder):
+    """The worker and the database that the tests of a file share."""
+    made = AppUnderTest(nodes, folder)
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def place(request, chapter, course, tmp_path):
-    """The chapter's worker and database, or the test's own where it is marked `own_worker`."""
-    marker = request.node.get_closest_marker("own_worker")
+def app_under_test(request, nodes, folder, tmp_path):
+    """The chapter's worker and database, or the test's own where it is marked `isolated`."""
+    marker = request.node.get_closest_marker("isolated")
     if not marker:
-        yield course.main_place(chapter)
+        yield request.getfixturevalue("shared")
         return
-    folder, options = course.folder(chapter), {"args": ALONE} | marker.kwargs
+    options = {"args": ALONE} | marker.kwargs
     if options.pop("copy", False):
         folder = shutil.copytree(
-            folder, tmp_path / "copy", symlinks=True, ignore=shutil.ignore_patterns("__pycache__", ".*")
+            folder, tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__", ".*")
         )
-    place = Place(course, chapter, folder, **options)
-    yield place
-    place.close()
+    made = AppUnderTest(nodes, folder, **options)
+    yield made
+    made.close()
 
 
 @pytest.fixture
-def app(place, monkeypatch):
+def app(app_under_test, monkeypatch):
     """The chapter's app, imported afresh; `celery_setup.app` is the same."""
-    yield place.enter(monkeypatch)
-    forget_modules()
+    yield app_under_test.enter(monkeypatch)
+    app_under_test.forget_modules()
 
 
-# pytest-celery's fixtures, on the nodes of the test's place.
+@pytest.fixture
+def lesson(request, number, shared, tmp_path):
+    """The chapter's lesson, whose blocks `lesson.run()` runs."""
+    if os.environ.get("DIR"):
+        pytest.skip("a lesson is about the course's own chapter")
+    return Lesson(shared.folder / "README.md", shared, tmp_path)
+
+
+# pytest-celery's fixtures, on the nodes of the test's app.
 
 
 @pytest.fixture
@@ -313,20 +157,18 @@ def celery_setup_app(app):
 
 
 @pytest.fixture
-def celery_worker_cluster(place, app):
-    for worker in place.workers:
-        expect_ready(worker)
-    return CeleryWorkerCluster(*(Worker(worker, app) for worker in place.workers))
+def celery_worker_cluster(app_under_test, app):
+    return CeleryWorkerCluster(*(Worker(ready(worker), app) for worker in app_under_test.workers))
 
 
 @pytest.fixture
-def celery_broker_cluster(place):
-    return CeleryBrokerCluster(RedisTestBroker(place.broker))
+def celery_broker_cluster(app_under_test):
+    return CeleryBrokerCluster(RedisTestBroker(app_under_test.broker))
 
 
 @pytest.fixture
-def celery_backend_cluster(place):
-    return CeleryBackendCluster(RedisTestBackend(place.backend))
+def celery_backend_cluster(app_under_test):
+    return CeleryBackendCluster(RedisTestBackend(app_under_test.backend))
 
 
 @pytest.fixture

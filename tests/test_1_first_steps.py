@@ -1,123 +1,108 @@
 """Chapter 1: an app, a task, a worker, a result."""
 
-import sys
-from pathlib import Path
-
 import pytest
 from celery.exceptions import TimeoutError as CeleryTimeout
-from course import (
-    WARM_STOP,
-    expect,
-    expect_listed,
-    expect_logged,
-    expect_raises,
-    expect_result,
-    task,
-    wait_until,
-)
+from course import wait_until
+from grading import WARM_STOP, answers, gives, lists, logs, raises, task
 from kombu.exceptions import EncodeError
 
-CHAPTER = "1-first-steps"
-# What `make setup` makes for workers. The tests have an environment of their own, with more in it.
-SET_UP = Path(sys.prefix.removesuffix("-tests")) / "bin"
+
+def test_lesson(lesson):
+    lesson.holds()
 
 
-@pytest.fixture
-def add(celery_setup, app):
-    return task(app, "tasks.add")
-
-
+@pytest.mark.step("`celery -A tasks worker` starts, and lists the task `tasks.add`", "start-a-worker")
 def test_worker_lists_the_task(worker):
-    expect_listed(worker, ["tasks.add"])
+    """Decorate add with @app.task, where app is a Celery("tasks", ...) in tasks.py."""
+    lists(worker, ["tasks.add"])
 
 
-def test_add_gives_8(celery_setup, app):
-    expect_result(app, "tasks.add", (4, 4), 8)
+@pytest.mark.step("`add.delay(4, 4).get(timeout=10)` gives 8", "call-the-task")
+@pytest.mark.parametrize("numbers, result", [((4, 4), 8), ((2, 5), 7)])
+def test_worker_adds(celery_setup, app, numbers, result):
+    """A task returns its answer; the app needs a broker and a result backend, the same URL twice."""
+    answers(app, "tasks.add", numbers, result)
 
 
-def test_add_adds(celery_setup, app):
-    expect_result(app, "tasks.add", (2, 5), 7)
-
-
-def test_delay_returns_a_result_that_becomes_ready(add):
-    result = add.delay(1, 2)
-    expect(len(result.id) == 36, f"The result of delay should have an id, it has {result.id!r}.")
-    result.get(timeout=10)
-    expect(
-        result.ready() and result.state == "SUCCESS",
-        f"A fetched result should be SUCCESS, not {result.state}.",
+@pytest.mark.step("a fetched result is ready, and its state is SUCCESS", "call-the-task")
+def test_delay_returns_a_result_that_becomes_ready(celery_setup, app):
+    """The result backend keeps a result unless the task says ignore_result=True."""
+    result = task(app, "tasks.add").delay(1, 2)
+    assert len(result.id) == 36, f"The result of delay should have an id, it has {result.id!r}."
+    gives("add.delay(1, 2)", result, 3)
+    state = result.state
+    assert result.ready() and state == "SUCCESS", (
+        f"A fetched result should be ready and SUCCESS, not {state}."
     )
 
 
+@pytest.mark.step("`add(4, 4)` gives 8 too, in the caller, and sends no message", "call-the-task")
 def test_add_is_a_plain_call_here(app, redis):
+    """A decorated function is still a function: call add itself, not delay."""
     found = task(app, "tasks.add")(4, 4)
-    expect(found == 8, f"add(4, 4), called as a function, should give 8, it gave {found!r}.")
-    expect(redis.llen("celery") == 0, "add(4, 4), called as a function, should send no message.")
+    assert found == 8, f"add(4, 4), called as a function, should give 8, it gave {found!r}."
+    assert redis.llen("celery") == 0, "add(4, 4), called as a function, should send no message."
 
 
+@pytest.mark.step("`add` logs `4 + 4` and then `8` with loguru, at DEBUG", "the-app")
 def test_task_says_what_it_does_at_debug(worker, app):
-    expect_logged(worker, app, "tasks.add", (700001, 200002), "DEBUG")
+    """Use logger.debug("asked: {} + {}", x, y) before the addition, and log the result after it."""
+    logs(worker, app, "tasks.add", (700001, 200002), " + ", "DEBUG")
 
 
-def test_exception_of_the_task_is_raised_in_the_caller(add, worker):
-    with expect_raises(TypeError, 'add.delay(4, "4").get() should raise TypeError'):
-        add.delay(4, "4").get(timeout=10)
+@pytest.mark.step('`add.delay(4, "4").get(timeout=10)` raises TypeError in the caller', "what-goes-wrong")
+def test_exception_of_the_task_is_raised_in_the_caller(worker, app):
+    """Let Python raise: don't catch the exception in the task, and don't convert its arguments."""
+    with raises(TypeError, 'add.delay(4, "4").get() should raise TypeError'):
+        task(app, "tasks.add").delay(4, "4").get(timeout=10)
     worker.assert_log_exists("raised unexpected: TypeError", timeout=5)
 
 
-def test_argument_that_json_cannot_carry_is_not_sent(add, redis):
-    with expect_raises(EncodeError, "add.delay({4}, {4}) should raise EncodeError"):
-        add.delay({4}, {4})
-    expect(
-        redis.llen("celery") == 0, "add.delay({4}, {4}) should send nothing, and a message was in the queue."
+# What follows is about Celery itself.
+
+
+def test_argument_that_json_cannot_carry_is_not_sent(app, redis):
+    with raises(EncodeError, "add.delay({4}, {4}) should raise EncodeError"):
+        task(app, "tasks.add").delay({4}, {4})
+    assert redis.llen("celery") == 0, (
+        "add.delay({4}, {4}) should send nothing, and a message was in the queue."
     )
 
 
-def test_missing_argument_is_noticed_by_the_caller(add, redis):
-    with expect_raises(TypeError, "add.delay(4) should raise TypeError"):
-        add.delay(4)
-    expect(redis.llen("celery") == 0, "add.delay(4) should send nothing, and a message was in the queue.")
+def test_missing_argument_is_noticed_by_the_caller(app, redis):
+    with raises(TypeError, "add.delay(4) should raise TypeError"):
+        task(app, "tasks.add").delay(4)
+    assert redis.llen("celery") == 0, "add.delay(4) should send nothing, and a message was in the queue."
 
 
-@pytest.mark.skipif("config.option.docker", reason="needs no engine: the containers have an image instead")
-@pytest.mark.skipif(not SET_UP.exists(), reason="needs the environment that `make setup` makes")
-@pytest.mark.own_worker(env={"PATH": f"{SET_UP}:/usr/bin:/bin"})
-def test_set_up_installs_all_that_a_worker_needs(celery_setup, app):
-    expect_result(app, "tasks.add", (4, 4), 8)
-
-
-@pytest.mark.own_worker(count=0)
+@pytest.mark.isolated(count=0)
 def test_get_times_out_where_no_worker_runs(app):
-    with expect_raises(CeleryTimeout, "With no worker, get(timeout=0.2) should raise TimeoutError"):
+    with raises(CeleryTimeout, "With no worker, get(timeout=0.2) should raise TimeoutError"):
         task(app, "tasks.add").delay(4, 4).get(timeout=0.2)
 
 
-def test_no_result_without_a_backend(place, monkeypatch):
-    app = place.enter(monkeypatch)
+def test_no_result_without_a_backend(app_under_test, monkeypatch):
+    app = app_under_test.enter(monkeypatch)
     monkeypatch.delenv("CELERY_RESULT_BACKEND")
     app.conf.result_backend = None
-    with expect_raises(
-        NotImplementedError, "Without a result backend, get() should raise NotImplementedError"
-    ):
+    with raises(NotImplementedError, "Without a result backend, get() should raise NotImplementedError"):
         task(app, "tasks.add").delay(4, 4).get(timeout=5)
 
 
-@pytest.mark.own_worker(copy=True)
-def test_edited_code_is_not_reloaded(celery_setup, app, place):
-    for path in place.folder.rglob("*.py"):
+@pytest.mark.isolated(copy=True)
+def test_edited_code_is_not_reloaded(celery_setup, app, app_under_test):
+    for path in app_under_test.folder.rglob("*.py"):
         path.write_text("raise RuntimeError('edited')")
-    expect_result(app, "tasks.add", (4, 4), 8)
+    answers(app, "tasks.add", (4, 4), 8)
 
 
 @pytest.mark.parametrize("signal", ["SIGTERM", "SIGINT"])
-@pytest.mark.own_worker(probe=True)
+@pytest.mark.isolated(slow_tasks=True)
 def test_worker_that_is_stopped_finishes_its_task(worker, app, signal):
-    result = app.tasks["probe.nap"].delay(0.5, "done")
+    result = app.tasks["slow.nap"].delay(0.5, "done")
     worker.assert_log_exists("nap of 0.5 s", timeout=5)
     worker.kill(signal)
     found = result.get(timeout=10)
-    expect(found == "done", f"A worker that gets {signal} should finish its task, the result is {found!r}.")
+    assert found == "done", f"A worker that gets {signal} should finish its task, the result is {found!r}."
     ended = wait_until(lambda: worker.container.status == "exited", WARM_STOP)
-    expect(
-        ended, f"A worker that gets {signal} should end once its task is done; it logged:\n{worker.logs()}"
-    )
+    assert ended, f"A worker that gets {signal} should end once its task is done; it logged:\n{worker.logs()}"

@@ -4,13 +4,15 @@ import time
 
 import pytest
 from celery.exceptions import WorkerLostError
-from course import expect, expect_raises, expect_result, wait_until
+from course import wait_until
+from grading import answers, raises
 
-CHAPTER = "2-configuration"
+LATE = {"task_acks_late": True, "task_reject_on_worker_lost": True}
+SOON = {"broker_transport_options": {"visibility_timeout": 1}}
 
 
 def start_long_task(app):
-    result = app.tasks["probe.interrupted"].delay()
+    result = app.tasks["slow.interrupted"].delay()
     wait_until(lambda: app.backend.client.exists("runs"), 5)
     return result
 
@@ -23,41 +25,41 @@ def kill_process_of_task(app, worker):
     return result
 
 
-@pytest.mark.own_worker(probe=True)
+@pytest.mark.isolated(slow_tasks=True, settings=LATE)
 def test_task_runs_again_when_its_process_is_killed(worker, app):
     result = kill_process_of_task(app, worker)
     try:
         times = result.get(timeout=15)
     except Exception as error:  # noqa: BLE001  it becomes the sentence
         times = repr(error)
-    expect(times == 2, f"A task whose process is killed should run again; instead of a second run: {times}.")
+    assert times == 2, f"A task whose process is killed should run again; instead of a second run: {times}."
 
 
-@pytest.mark.own_worker(probe=True, settings={"task_acks_late": False, "task_reject_on_worker_lost": False})
+@pytest.mark.isolated(slow_tasks=True, settings={})
 def test_task_is_lost_with_its_process_without_the_two_settings(worker, app):
     result = kill_process_of_task(app, worker)
-    with expect_raises(WorkerLostError, "With early acknowledgement, get() should raise WorkerLostError"):
+    with raises(WorkerLostError, "With early acknowledgement, get() should raise WorkerLostError"):
         result.get(timeout=15)
 
 
-@pytest.mark.own_worker(probe=True, settings={"broker_transport_options": {"visibility_timeout": 1}})
-def test_message_of_a_killed_worker_comes_back(worker, app, place, redis):
+@pytest.mark.isolated(slow_tasks=True, settings=LATE | SOON)
+def test_message_of_a_killed_worker_comes_back(worker, app, app_under_test, redis):
     result = start_long_task(app)
     worker.kill()
     killed = time.monotonic()
     kept = redis.hlen("unacked")
-    expect(kept == 1, f"The message of a killed worker should stay in Redis' hash unacked, which has {kept}.")
+    assert kept == 1, f"The message of a killed worker should stay in Redis' hash unacked, which has {kept}."
     # A worker looks for such messages when it starts, and then every 100 seconds.
     time.sleep(max(0, killed + 1.1 - time.monotonic()))
-    place.add_worker()
+    app_under_test.add_worker()
     times = result.get(timeout=20)
-    expect(
-        times == 2, f"Past the visibility timeout another worker should run the task again, {times} run(s)."
+    assert times == 2, (
+        f"Past the visibility timeout another worker should run the task again, {times} run(s)."
     )
 
 
-@pytest.mark.own_worker(server=True)
+@pytest.mark.isolated(server=True)
 def test_worker_outlives_a_restart_of_redis(celery_setup, app):
     celery_setup.broker.container.restart()
     celery_setup.backend.container.restart()
-    expect_result(app, "tasks.add", (4, 4), 8)
+    answers(app, "tasks.add", (4, 4), 8)

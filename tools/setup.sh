@@ -1,45 +1,41 @@
 #!/bin/sh
-# Make an environment from its lock file: a stack, pinned or latest, the same with what its tests need, or the site's.
-# usage: setup.sh pinned | latest | pinned-tests | latest-tests | site
+# Install what a lock file names: pinned and pinned-test into .venv, latest and latest-test into .venv-latest, site into .venv-site.
+# Does nothing where that is done; what an interrupted set-up left undone, the next one finishes.
+# usage: setup.sh LOCK
 set -eu
 cd "$(dirname "$0")/.."
-stack=$1
-env=.course/$stack
-new=$env.$$
+lock=tools/locks/$1.txt
+env=.venv-${1%-test}
+python='>=3.11'
+hint="install Python 3.11 or later"
+if [ $env = .venv-pinned ]; then
+    env=.venv
+    python=3.11
+    hint="install Python 3.11, or use the current stack with STACK=latest"
+fi
+mark=$env/installed-$1
+# A Python that was upgraded or uninstalled leaves a link that leads nowhere.
+if [ -x $env/bin/python ] && [ "$(cat "$mark" 2>/dev/null)" = "$(cksum $lock)" ]; then
+    exit
+fi
 
 fail() {
     echo "$1" >&2
     exit 1
 }
 
-case $stack in
-pinned*) python=3.11 hint="install Python 3.11, or use the current stack with STACK=latest" ;;
-*) python='>=3.11' hint="install Python 3.11 or later" ;;
-esac
-
-# A Python that uv brings stays in the checkout.
-UV_PYTHON_INSTALL_DIR=$PWD/.course/python
-export UV_PYTHON_INSTALL_DIR
-
+# A Python that uv brings stays in the checkout. Copies, not links: an edit in a package must not reach uv's cache.
+export UV_PYTHON_INSTALL_DIR="$PWD/.course/python" UV_LINK_MODE=copy
 echo "Setting up $env."
-sh tools/uv.sh --version >/dev/null
-# Built aside and moved when whole: what stands in its place always runs. What killed set-ups left goes.
-for old in .course/*.[0-9]*; do
-    kill -0 "${old##*.}" 2>/dev/null || rm -rf "$old"
-done
-trap 'rm -rf "$new"' EXIT
-trap 'exit 130' HUP INT TERM
-sh tools/uv.sh venv --quiet --quiet --no-project --relocatable --python "$python" $new ||
-    fail "There is no Python $python here and none could be downloaded: $hint."
-sh tools/uv.sh pip sync --quiet --require-hashes --python $new tools/locks/$stack.txt ||
+sh tools/uv.sh --version >/dev/null || exit 1
+message=$(sh tools/uv.sh venv --quiet --no-project --allow-existing --python "$python" $env 2>&1) || case $message in
+*interpreter* | *download*) fail "There is no Python $python here and none could be downloaded: $hint." ;;
+*) fail "The environment $env cannot be made ($(echo "$message" | tail -n 1)): mend that, and type the command again." ;;
+esac
+sh tools/uv.sh pip install --quiet --require-hashes --no-deps --python $env --requirement $lock ||
     fail "The packages could not be installed: with a network, type the command again."
-case $stack in pinned*) $new/bin/python tools/fix_billiard.py ;; esac
-# What a worker imports is compiled by two processes, which its first start would do alone; the suites start a hundred
-# processes, and take all of theirs.
-lib=$(echo $new/lib/*/site-packages)
-case $stack in
-*-tests) $new/bin/python -m compileall -q -j 0 $lib ;;
-*) { echo $lib/[a-k]* && echo $lib/[l-z]*; } | xargs -P 2 -L 1 $new/bin/python -m compileall -q -x '/(setuptools|valkey|wcwidth)/' ;;
-esac >/dev/null || true
-touch $new/installed
-$new/bin/python tools/put_in_place.py $new $env
+[ $env != .venv ] || $env/bin/python tools/fix_billiard.py
+# What a worker imports is compiled by two processes, which its first start would do alone.
+{ echo $env/lib/*/site-packages/[a-k]* && echo $env/lib/*/site-packages/[l-z]*; } |
+    xargs -P 2 -L 1 $env/bin/python -m compileall -q -x '/(setuptools|valkey|wcwidth)/' >/dev/null || true
+cksum $lock >"$mark"

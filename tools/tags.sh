@@ -1,6 +1,6 @@
 #!/bin/sh
-# Make the annotated tags chapter-1, chapter-2, … from what is committed. Each tag's commit has the chapter before
-# as its parent, and holds the course's own files with the chapter's app and lesson at the top.
+# Make the annotated tags chapter-1, chapter-2, … from what is committed. A tag's commit has the chapter before as its
+# parent and holds one chapter's app at the top: the lesson as LESSON.md, and the same few files in every tag.
 # The same files give the same ids on every machine: author, dates and time zone are fixed.
 set -eu
 cd "$(dirname "$0")/.."
@@ -10,54 +10,45 @@ fail() {
     exit 1
 }
 
-name="Celery course"
-email="course@localhost"
-commit=$(git rev-parse --verify --quiet HEAD) || fail "There is no commit to make tags from: commit first."
-git status --porcelain -- chapters | sed 's/^...\(.*\)/Not committed, so left out: \1/'
-
+name="Celery course" email=course@localhost
+main=$(git rev-parse --verify --quiet HEAD) || fail "There is no commit to make tags from: commit first."
+git status --porcelain -- chapters .gitattributes .gitignore LICENSE requirements.txt tools/tags.md |
+    sed 's/^...\(.*\)/Not committed, so left out: \1/'
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
+trap 'exit 130' HUP INT TERM
+export GIT_AUTHOR_NAME="$name" GIT_AUTHOR_EMAIL=$email GIT_COMMITTER_NAME="$name" GIT_COMMITTER_EMAIL=$email
 
-# The tree of a chapter, made in an index of its own.
+# The tree of a chapter, made in an index of its own. Where two lines name the same file, the later one counts.
 tree_of() {
+    ignored=$({
+        git cat-file blob "$main:.gitignore"
+        git cat-file blob "$main:chapters/$1/.gitignore" 2>/dev/null || :
+    } | git hash-object -w --stdin)
     rm -f "$folder/index"
-    git read-tree "$commit"
-    git rm -r --cached --quiet README.md 'chapters/[0-9]*'
-    git read-tree --prefix= "$commit:chapters/$1"
-    # The way to the app that the Makefile knows, so that its commands work in a tag too.
-    here=$(printf .. | git hash-object -w --stdin)
-    git update-index --add --cacheinfo "120000,$here,chapters/$1"
-    git write-tree
-}
-
-# The lesson's title, and its text up to the first heading.
-message_of() {
-    git show "$commit:chapters/$1/README.md" | sed -e '1s/^# //' -e '/^## /,$d'
+    {
+        git ls-tree "$main" .gitattributes LICENSE requirements.txt
+        git ls-tree -r "$main:chapters/$1"
+        printf '100644 %s\t%s\n' "$(git rev-parse "$main:chapters/$1/README.md")" LESSON.md \
+            "$(git rev-parse "$main:tools/tags.md")" README.md "$ignored" .gitignore
+    } | GIT_INDEX_FILE=$folder/index git update-index --index-info
+    GIT_INDEX_FILE=$folder/index git write-tree
 }
 
 parent=
-for chapter in $(git ls-tree --name-only "$commit:chapters" | grep '^[0-9]' | sort -n); do
-    number=${chapter%%-*}
-    tag=chapter-$number
-    date="$((1767225600 + number * 86400)) +0000"
-    tree=$(GIT_INDEX_FILE=$folder/index && export GIT_INDEX_FILE && tree_of "$chapter")
-    parent=$(message_of "$chapter" | GIT_AUTHOR_NAME=$name GIT_AUTHOR_EMAIL=$email GIT_AUTHOR_DATE=$date \
-        GIT_COMMITTER_NAME=$name GIT_COMMITTER_EMAIL=$email GIT_COMMITTER_DATE=$date \
-        git -c i18n.commitEncoding=utf-8 commit-tree "$tree" ${parent:+-p "$parent"})
-    new=$({
-        printf 'object %s\ntype commit\ntag %s\ntagger %s <%s> %s\n\n' "$parent" "$tag" "$name" "$email" "$date"
-        message_of "$chapter"
-    } | git mktag)
+for chapter in $(git ls-tree --name-only "$main:chapters" | grep '^[1-9][0-9]*-[a-z0-9-]*$' | sort -n); do
+    tag=chapter-${chapter%%-*}
+    date="$((1767225600 + ${chapter%%-*} * 86400)) +0000"
+    export GIT_AUTHOR_DATE="$date" GIT_COMMITTER_DATE="$date"
+    # The lesson's title, and its text up to the first heading.
+    git cat-file blob "$main:chapters/$chapter/README.md" | sed -e '1s/^# //' -e '/^## /,$d' >"$folder/message"
+    tree=$(tree_of "$chapter")
+    parent=$(git -c i18n.commitEncoding=utf-8 commit-tree ${parent:+-p "$parent"} -F "$folder/message" "$tree")
     old=$(git rev-parse --verify --quiet "refs/tags/$tag") || old=
-    if [ "$new" = "$old" ]; then
-        echo "$tag $new stands"
-    elif [ -z "$old" ]; then
-        git update-ref "refs/tags/$tag" "$new" ""
-        echo "$tag $new made"
-    elif git cat-file tag "$old" 2>/dev/null | grep -q "^tagger $name <$email>"; then
-        git update-ref "refs/tags/$tag" "$new" "$old"
-        echo "$tag $new moved"
-    else
+    [ -z "$old" ] || git cat-file tag "$old" 2>/dev/null | grep -q "^tagger $name <$email>" ||
         fail "The tag $tag is not ours and stays as it is: rename it, then type make tags again."
-    fi
+    git tag --force --no-sign --annotate --cleanup=verbatim --file="$folder/message" "$tag" "$parent" >/dev/null
+    new=$(git rev-parse "refs/tags/$tag")
+    case $old in "$new") word=unchanged ;; "") word=made ;; *) word=moved ;; esac
+    echo "$tag $new $word"
 done

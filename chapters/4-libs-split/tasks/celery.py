@@ -2,5 +2,5 @@
 
 from celery import Celery
 
-app = Celery("tasks", include=["tasks.math"])
+app = Celery("tasks")
 app.config_from_object("celeryconfig")

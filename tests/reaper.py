@@ -1,9 +1,10 @@
 """Ends what the tests started once they are gone, in whatever way: Ctrl-C, SIGKILL, a closed terminal.
 
-The tests name what they start: process groups, by number, and Docker's containers and networks, by the command that
+The tests name what they start: process groups by number, and Docker's containers and networks by the command that
 removes them. This process waits for the end of its stdin, which comes when the tests end, and ends what is left.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import sys
 import time
 
 
-class Keeper:
+class Reaper:
     """The side of the tests."""
 
     def __init__(self):
@@ -35,7 +36,7 @@ class Keeper:
         self.process.wait()
 
 
-def keep():
+def reap():
     things = {}
     for line in sys.stdin:
         sign, thing = line[0], line[1:].strip()
@@ -45,25 +46,15 @@ def keep():
     # The last first: a network can be removed when its containers are.
     for thing in reversed(things):
         if thing.isdigit():
-            end_group(int(thing))
+            with contextlib.suppress(OSError):
+                os.killpg(int(thing), signal.SIGKILL)
         else:
-            remove(thing.split())
-
-
-def end_group(number):
-    try:
-        os.killpg(number, signal.SIGKILL)
-    except OSError:
-        pass
-
-
-def remove(command):
-    """Remove something of Docker's; it may still be in the making, when the tests were interrupted then."""
-    for _ in range(20):
-        if not subprocess.run(command, check=False, capture_output=True).returncode:
-            return
-        time.sleep(1)
+            # It may still be in the making, when the tests were interrupted then.
+            for _ in range(20):
+                if not subprocess.run(thing.split(), check=False, capture_output=True).returncode:
+                    break
+                time.sleep(1)
 
 
 if __name__ == "__main__":
-    keep()
+    reap()

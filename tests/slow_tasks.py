@@ -1,7 +1,7 @@
 """The chapter's app, with tasks that take their time and settings from the environment.
 
-Tests that need slow tasks or another setting start their worker on this module, with
-`celery -A probe`, so that the chapter's files stay as their author wrote them.
+Tests that need slow tasks or another setting start their worker on this module, with `celery -A slow_tasks`, so that
+the chapter's files stay as their author wrote them.
 """
 
 import json
@@ -12,10 +12,10 @@ from celery.app.utils import find_app
 from loguru import logger
 
 app = find_app("tasks")
-app.conf.update(json.loads(os.environ.get("PROBE_SETTINGS", "{}")))
+app.conf.update(json.loads(os.environ.get("SLOW_TASKS_SETTINGS", "{}")))
 
 
-@app.task(name="probe.nap")
+@app.task(name="slow.nap")
 def nap(seconds, note=None):
     """Sleep, and leave the note in the result."""
     logger.info("nap of {} s", seconds)
@@ -23,7 +23,7 @@ def nap(seconds, note=None):
     return note
 
 
-@app.task(name="probe.interrupted")
+@app.task(name="slow.interrupted")
 def interrupted():
     """Count the runs in Redis; take half a minute the first time, and no time the next."""
     times = app.backend.client.incr("runs")

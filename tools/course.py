@@ -1,0 +1,113 @@
+"""Where the course's things are, and what each tool and test needs to start one. Standard library only.
+
+usage: course.py NUMBER COMMAND [ARGUMENT...], to run a command in a chapter's folder, with the stack's programs first on PATH
+"""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# The module in which Celery finds the app, in each chapter: celery -A tasks.
+APP = "tasks"
+STACK = os.environ.get("STACK") or "pinned"
+PROGRAMS = ROOT / (".venv" if STACK == "pinned" else f".venv-{STACK}") / "bin"
+CHAPTER = re.compile(r"(\d+)-[a-z0-9-]+")
+URLS = ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")
+# What would lead a child process to another server, or make to another target.
+FOREIGN = ("ARGS", "CELERY_", "DIR", "LOGURU_", "MAKE", "MFLAGS", "REDIS", "STACK")
+
+
+def number_of(chapter):
+    """Return the number that a chapter's name begins with."""
+    return int(CHAPTER.fullmatch(chapter)[1])
+
+
+CHAPTERS = sorted(
+    (path.name for path in (ROOT / "chapters").iterdir() if path.is_dir() and CHAPTER.fullmatch(path.name)),
+    key=number_of,
+)
+
+
+def chapter(number):
+    """Return the name of a chapter by its number, as make was told it; end with a sentence where there is none."""
+    found = [name for name in CHAPTERS if name.partition("-")[0] == number]
+    if len(found) != 1:
+        there = "no chapter" if not found else "more than one chapter"
+        sys.exit(f"There is {there} {number}: the chapters are {', '.join(CHAPTERS)}.")
+    return found[0]
+
+
+def folder(number):
+    """Return the folder of a chapter, or the learner's own where DIR names one."""
+    own = os.environ.get("DIR")
+    name = chapter(number)
+    if not own:
+        return ROOT / "chapters" / name
+    path = Path(own).expanduser().resolve()
+    if not path.is_dir():
+        sys.exit(f"There is no folder {own}: make it, or type make chapter-{number}-start DIR={own}.")
+    return path
+
+
+def port():
+    """Return the port of the learner's Redis server: REDIS_PORT, or 6379."""
+    text = os.environ.get("REDIS_PORT") or "6379"
+    if not text.isdecimal() or not 0 < int(text) < 65536:
+        sys.exit(f"REDIS_PORT={text} is no port: set it to a number from 1 to 65535.")
+    return int(text)
+
+
+def free_port():
+    """Return a port of loopback that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def wait_until(condition, seconds=10.0):
+    """Call condition() fifty times a second until it is true, for at most that many seconds; return its last value."""
+    end = time.monotonic() + seconds
+    while not (value := condition()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return value
+
+
+def environment(url=None):
+    """Return the environment of a process of this stack that does not inherit the learner's server.
+
+    Its programs are first on PATH, and its broker and result backend at the URL where one is given.
+    """
+    env = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+    env["PATH"] = f"{PROGRAMS}{os.pathsep}{env.get('PATH', os.defpath)}"
+    return env | dict.fromkeys(URLS, url) if url else env
+
+
+def point_to_port(has_backend):
+    """Point Celery's variables at the server on the learner's port, where that is not the one that chapters name.
+
+    Not the result backend's where the app has none: a chapter shows what happens then.
+    """
+    if port() != 6379:
+        for name in URLS if has_backend else URLS[:1]:
+            os.environ.setdefault(name, f"redis://127.0.0.1:{port()}/0")
+
+
+def run(number, *command):
+    """Become a command in the chapter's folder."""
+    os.chdir(folder(number))
+    os.environ["PATH"] = f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    if port() != 6379:
+        asked = f"from celery.app.utils import find_app; exit(not find_app({APP!r}).conf.result_backend)"
+        point_to_port(
+            not subprocess.run(["python", "-c", asked], capture_output=True, check=False).returncode
+        )
+    os.execvp(command[0], command)
+
+
+if __name__ == "__main__":
+    run(*sys.argv[1:])

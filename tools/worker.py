@@ -1,0 +1,188 @@
+"""Become the worker of a chapter, once it is known to do no harm.
+
+usage: worker.py NUMBER [OPTION OF celery worker...]
+       worker.py up NUMBER, the same look, and then workers in containers
+
+Two workers of different code on one server take each other's messages and throw them away, so this refuses to start
+the second. It says which messages wait, and what this worker will do with them. Then this process is Celery's own.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from urllib.parse import quote, unquote
+
+import course
+import server
+
+SECONDS = 3  # that a server has to answer in
+LOOKED_AT = 100  # messages of each queue, of those that wait
+MARK = "course:"
+
+
+def find_app():
+    """Return the chapter's app with its tasks, or None where the code cannot be imported: Celery will tell."""
+    before = set(sys.modules)
+    try:
+        from celery.app.utils import find_app
+
+        app = find_app(course.APP)
+        app.loader.import_default_modules()
+        return app
+    except Exception:  # noqa: BLE001  whatever the chapter's code raises
+        for name in set(sys.modules) - before:
+            del sys.modules[name]
+
+
+def connect(url, setting, variable):
+    """Return a client of the Redis server that a setting names, or None where it names no Redis server.
+
+    Ends with a sentence where that server cannot serve.
+    """
+    import redis
+
+    if not str(url).startswith(("redis://", "rediss://")) or ";" in url:
+        return None
+    where = f"{variable}={url}" if os.environ.get(variable) else f"{setting}, {url} in this chapter's code,"
+    instead = f"set {course.URLS[0]} and {course.URLS[1]} to"
+    signal.signal(
+        signal.SIGALRM, lambda *_: sys.exit(f"No answer within {SECONDS + 1} seconds from {where}.")
+    )
+    signal.alarm(SECONDS + 1)  # a connection's time-out does not bound the search for its address
+    try:
+        client = redis.Redis.from_url(
+            url,
+            socket_timeout=SECONDS,
+            socket_connect_timeout=SECONDS,
+            decode_responses=True,
+            encoding_errors="replace",
+            max_connections=1,
+        )
+        client.setrange("course-look", 0, "")  # a write that changes nothing
+    except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError, ValueError) as error:
+        if any(word in str(error) for word in ("NOAUTH", "WRONGPASS", "assword", "uthentication")):
+            sys.exit(f"{where} wants a password: {instead} redis://:PASSWORD@HOST:PORT/0.")
+        if isinstance(error, redis.ResponseError):
+            sys.exit(f"{where} refuses writes ({error}): {instead} another server's URL.")
+        sys.exit(
+            f"No Redis answers at {where} ({error}): start it, or {instead} a server's URL, or unset both."
+        )
+    finally:
+        signal.alarm(0)
+    return client
+
+
+def look_for_workers(app, client):
+    """Return whether another worker uses this database; end with a sentence where it is one of other code.
+
+    A worker that was started here is known by the name of one of its connections, also while it starts or is
+    suspended. Others are asked: a worker listens for remote control, by a pattern.
+    """
+    here = str(os.getcwd())
+    own = client.client_id()
+    client.client_setname(MARK + quote(here))
+    database = str(client.connection_pool.connection_kwargs.get("db") or 0)
+    clients = [each for each in client.client_list() if each["db"] == database]
+    marked = [each for each in clients if each["name"].startswith(MARK) and int(each["id"]) < int(own)]
+    for each in marked:
+        if (folder := unquote(each["name"].removeprefix(MARK))) != here:
+            refuse(f"started in {folder}")
+    listening = sum(each["psub"] != "0" for each in clients)
+    if listening > len(marked):
+        known = {name for name in app.tasks if not name.startswith("celery.")}
+        replies = app.control.inspect(timeout=1, limit=listening).registered() or {}
+        app.pool.force_close_all()
+        for node, tasks in replies.items():
+            if known != {task.split()[0] for task in tasks}:
+                refuse(f"{node}, which knows {', '.join(tasks)}")
+    return bool(marked or listening)
+
+
+def refuse(worker):
+    sys.exit(
+        f"A worker of different code uses this server ({worker}): stop it with Ctrl-C in its terminal, or take another"
+        " server with REDIS_PORT=6390, because the two would take each other's messages and throw them away."
+    )
+
+
+def look_at_messages(app, client, number, worker_is_up):
+    """Say which messages wait, and what this worker will do with them."""
+    taken = client.hlen("unacked")
+    if taken and not worker_is_up:
+        print(
+            f"{taken} taken and unfinished: a worker that was killed had these messages. Redis hands them out again"
+            " after the visibility timeout, an hour unless you set it."
+        )
+    counts, more = Counter(), 0
+    for queue in app.amqp.queues:
+        size = client.llen(queue)
+        more += max(0, size - LOOKED_AT)
+        counts.update(task_of(client.lindex(queue, -1 - at)) for at in range(min(size, LOOKED_AT)))
+    if not counts:
+        return
+    parts = [f"{count} of {name}" if name else f"{count} unreadable" for name, count in counts.items()]
+    parts += [f"{more} more"] if more else []
+    unknown = sorted(name for name in counts if name and name not in app.tasks)
+    fates = ["this worker runs them"] if counts.keys() & app.tasks.keys() else []
+    fates += [f"this worker doesn't know {', '.join(unknown)} and throws those away"] if unknown else []
+    fates += ["an unreadable message ends the worker; start it again"] if None in counts else []
+    hint = f"make chapter-{number}-purge drops them all"
+    hint += "; press Ctrl-C within 5 seconds to keep them" if unknown else ""
+    print(f"Waiting in the queue: {', '.join(parts)}; {'; '.join(fates)}; {hint}.", flush=True)
+    if unknown:
+        time.sleep(5)
+
+
+def task_of(message):
+    """Return the name of the task that a message calls, or None where Celery did not write it."""
+    try:
+        return str(json.loads(message)["headers"]["task"])
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
+
+
+def look(number):
+    """Look around before workers of a chapter start; return the connection whose name marks this process as one of them."""
+    app = find_app()
+    course.point_to_port(not app or app.conf.result_backend)
+    if not app:
+        return None
+    broker = connect(app.conf.broker_url, "broker_url", course.URLS[0])
+    connect(app.conf.result_backend, "result_backend", course.URLS[1])
+    if broker:
+        look_at_messages(app, broker, number, look_for_workers(app, broker))
+    return broker
+
+
+def main(number, *options):
+    """Become the worker of a chapter, or start it in containers where the first word is `up`."""
+    up = number == "up"
+    number = options[0] if up else number
+    folder = course.folder(number)
+    if up:
+        os.environ["REDIS"] = "docker"
+    print(server.start(), flush=True)
+    os.chdir(folder)
+    # As where celery itself was typed: a chapter may have modules of the same names as ours.
+    sys.path[0] = str(course.PROGRAMS)
+    del sys.modules["course"], sys.modules["server"]
+    words = ["-A", course.APP, "worker", "--loglevel=info", *options]
+    sys.argv = [str(course.PROGRAMS / "celery"), *words]
+    mark = look(number)
+    if up:
+        server.up(number)
+    print("celery", *words, flush=True)
+    from celery.__main__ import main
+
+    main()
+    del mark
+
+
+if __name__ == "__main__":
+    try:
+        main(*sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit(130)
