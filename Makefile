@@ -16,15 +16,25 @@ ifeq ($(filter $(STACK),pinned latest),)
 $(error There is no stack "$(STACK)": STACK is pinned or latest)
 endif
 
+# A learner's own folder is of use to these alone.
+WITH_DIR = chapter-%-worker chapter-%-shell chapter-%-start chapter-%-check chapter-%-hint chapter-%-watch chapter-%-diff chapter-%-test
+ifneq ($(DIR),)
+ifneq ($(filter-out $(WITH_DIR),$(MAKECMDGOALS)),)
+$(error DIR is of no use to "$(filter-out $(WITH_DIR),$(MAKECMDGOALS))": type it without DIR=$(DIR))
+endif
+endif
+
 help:
 	@echo 'make chapter-N-worker   start Redis where none answers, and the worker of chapter N (ARGS="-c 4" is passed on)'
 	@echo 'make chapter-N-shell    Python in the folder of chapter N, for a second terminal'
 	@echo 'make chapter-N-diff     what changed since the chapter before: the code, not the lesson'
-	@echo 'make chapter-N-start    copy the chapter before into a new folder, DIR=~/my-attempt, to write chapter N yourself'
-	@echo 'make chapter-N-test     the suite of chapter N (DIR=~/my-attempt runs it on your own folder)'
+	@echo 'make chapter-N-start    copy the chapter before into my/N-name, to write chapter N yourself'
+	@echo 'make chapter-N-check    check your attempt step by step; -hint gives a hint, -watch checks at each save'
+	@echo 'make chapter-N-test     the whole suite of chapter N'
 	@echo 'make chapter-N-purge    drop the messages that wait in the queue; it asks first'
 	@echo 'make chapter-N-up       Redis and WORKERS=3 workers of chapter N in Docker containers; make logs, make down'
 	@echo 'make test               every suite; make test-docker runs them on containers'
+	@echo 'make messages           show live what travels through Redis'
 	@echo 'make redis, make stop   start Redis on 127.0.0.1:6379; stop what was started here'
 	@echo 'make setup              install the stack into .venv (STACK=latest: into .venv-latest)'
 	@echo 'make bench              measure the course against what one would type without it (ARGS="start" for one figure)'
@@ -32,6 +42,7 @@ help:
 	@echo 'make lint, make clean   check the style of the code; remove what set-up made'
 	@echo
 	@echo 'STACK=latest takes the current Celery; REDIS=docker or REDIS=embedded chooses the server, REDIS_PORT=6380 its port.'
+	@echo 'DIR=~/my-attempt names a folder of your own, for -worker, -shell, -start, -check, -hint, -watch, -diff and -test.'
 
 setup:
 	@sh tools/setup.sh $(STACK)
@@ -63,12 +74,23 @@ chapter-%-up: setup
 logs down:
 	@python=$(ANY_PYTHON) && "$$python" tools/server.py $@
 
-# What is committed, so that nothing is written into .git and no compiled file shows.
 chapter-%-diff:
 	@python=$(ANY_PYTHON) && "$$python" tools/attempt.py diff $* $(ARGS)
 
-chapter-%-start:
-	@python=$(ANY_PYTHON) && "$$python" tools/attempt.py start $*
+chapter-%-start: setup-test
+	@$(ENV)/bin/python tools/attempt.py start $*
+
+chapter-%-check: setup-test
+	@$(ENV)/bin/python tests/check.py $*
+
+chapter-%-hint: setup-test
+	@$(ENV)/bin/python tests/check.py $* hint
+
+chapter-%-watch: setup-test
+	@$(ENV)/bin/python tests/check.py $* watch
+
+messages: setup
+	@$(ENV)/bin/python tools/messages.py
 
 chapter-%-test: setup-test
 	@$(PYTEST) --chapter=$* $(ARGS)
@@ -124,4 +146,4 @@ clean: stop
 	rm -rf .course .venv .venv-latest .venv-site .pytest_cache .ruff_cache
 	find chapters tests tools -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help setup setup-test setup-site redis stop logs down test test-docker test-resilience bench lint site site-serve site-test lock audit tags carry clean
+.PHONY: help setup setup-test setup-site redis stop messages logs down test test-docker test-resilience bench lint site site-serve site-test lock audit tags carry clean

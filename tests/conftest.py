@@ -110,8 +110,8 @@ def folder(number):
 
 @pytest.fixture(scope="module")
 def shared(nodes, folder):
-    """The worker and the database that the tests of a file share."""
-    made = AppUnderTest(nodes, folder)
+    """The worker and the database that the tests of a file share; a lesson shows all of a worker's log."""
+    made = AppUnderTest(nodes, folder, args=ALONE if os.environ.get("DIR") else ())
     yield made
     made.close()
 

@@ -5,7 +5,8 @@ What a block is, its label says: the line in bold above it, which the reader see
     **Prompt**          pycon    typed at a Python prompt in the chapter's folder
     **Shell**           console  typed in a shell at the top of the checkout, where the next one goes on
     **Worker**          text     logged by the worker, line by line, in this order
-    **Worker**, **Prompt**  console  starts a worker or a prompt; the suite starts its own
+    **Messages**        text     shown by `make messages`, line by line, in this order
+    **Worker**, …       console  starts a worker, a prompt or the messages; the suite starts its own
     **`path/of/file`**  python   lines of this file in a row
     **`path/of/file`**  diff     a change that the reader makes to this file: a new prompt and a new worker follow
 
@@ -22,6 +23,7 @@ import doctest
 import os
 import re
 import shutil
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,8 +43,8 @@ LABEL = re.compile(r"^\*\*(.+)\*\*.*\n\n?\Z", re.MULTILINE)
 # What stands above a block of each language: a word, or a file's path.
 LABELS = {
     "pycon": "Prompt",
-    "console": "Shell|Worker|Prompt",
-    "text": "Worker",
+    "console": "Shell|Worker|Prompt|Messages",
+    "text": "Worker|Messages",
     "python": "`(.+)`",
     "diff": "`(.+)`",
 }
@@ -57,6 +59,7 @@ class Block:
     line: int
     language: str
     source: str
+    label: str = ""
     path: str | None = None
     run: bool = True
 
@@ -115,7 +118,8 @@ class Lesson:
                     f"a block is {wanted}; this one is {language or 'nameless'} after {label and label[1]}.",
                 )
                 continue
-            if language == "console" and label[1] != "Shell":
+            block.label = label[1]
+            if language == "console" and block.label != "Shell":
                 block.run = False
             if named.groups():
                 # From the top of the checkout, or from the chapter's folder.
@@ -205,17 +209,32 @@ class Run:
         path = app.env["PATH"].split(os.pathsep)
         self.shell_env = self.env | {"PATH": os.pathsep.join(each for each in path if each != str(PROGRAMS))}
         self.top = top
-        self.children = []
+        self.children, self.watching = [], None
 
     def __call__(self):
         for worker in self.app.workers:
             ready(worker)
         try:
+            if any(block.label == "Messages" for block in self.session.blocks):
+                self.watch()
             for block in self.session.blocks:
                 getattr(self, block.language)(block)
         finally:
             for child in self.children:
                 child.close(force=True)
+            if self.watching:
+                self.watching.kill()
+                self.watching.wait()
+                self.app.nodes.reaper.forget(self.watching.pid)
+
+    def watch(self):
+        """Let `make messages` write what it shows into a file, from now on."""
+        self.seen = self.top / "messages"
+        command = [PROGRAMS / "python", ROOT / "tools" / "messages.py", self.app.url]
+        with self.seen.open("wb") as file:
+            self.watching = subprocess.Popen(command, stdout=file, start_new_session=True)
+        self.app.nodes.reaper.watch(self.watching.pid)
+        wait_until(self.seen.read_text, 10)
 
     def repl(self, command, folder, env, change):
         """Start a prompt in a terminal of its own, with a prompt text that no output contains."""
@@ -280,14 +299,20 @@ class Run:
 
     def text(self, block):
         def missing():
-            log = iter("\n".join(worker.logs() for worker in self.app.workers).splitlines())
+            texts = (
+                [self.seen.read_text()]
+                if block.label == "Messages"
+                else [each.logs() for each in self.app.workers]
+            )
+            log = iter("\n".join(texts).splitlines())
             for line in filter(str.strip, block.source.splitlines()):
                 if not any(matches(line.strip(), text.strip()) for text in log):
                     return line.strip()
 
         wait_until(lambda: missing() is None, 10)
         if line := missing():
-            self.lesson.problem(block.line, f"the worker should log, in this order, {line!r}.")
+            who = "make messages should show" if block.label == "Messages" else "the worker should log"
+            self.lesson.problem(block.line, f"{who}, in this order, {line!r}.")
 
     def python(self, block):
         path = self.app.folder / block.path

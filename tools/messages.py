@@ -1,0 +1,148 @@
+"""Show, live, what travels through Redis between client, broker, worker and result backend: a line each.
+
+usage: messages.py [URL], by default the server that the chapters use
+
+It is read from Redis' own MONITOR, without what only keeps Celery going. MONITOR costs a server up to half its speed:
+it is for learning, not for production.
+"""
+
+import ast
+import json
+import os
+import re
+import sys
+import time
+
+import redis
+from course import URLS, port
+
+LINE = re.compile(r"([\d.]+) \[(\d+) \S+\] (.*)", re.DOTALL)
+WORD = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+RESULT, CHORD = "celery-task-meta-", "celery-taskset-meta-"
+WIDTH = 60  # characters of an argument or a result that are shown
+
+
+def cut(text):
+    """Return a text on one line, cut where it is long."""
+    text = " ".join(str(text).split())
+    return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
+
+
+def words_of(line):
+    """Return the database and the words of a command, or None where the line is none."""
+    if not (match := LINE.match(line)):
+        return None
+    # A word is quoted as in C, which is how Python writes bytes.
+    return int(match[2]), [
+        ast.literal_eval("b" + word).decode(errors="replace") for word in WORD.findall(match[3])
+    ]
+
+
+class Watch:
+    """Turns commands into sentences; remembers which messages are taken, and how many results a chord has."""
+
+    def __init__(self):
+        self.taken, self.joined, self.waited = {}, {}, set()
+
+    def sentence(self, words):
+        """Return the line that a command deserves, or None."""
+        command, key, *rest = [words[0].upper(), *words[1:], ""]
+        if command in ("LPUSH", "RPUSH") and not key.endswith(".pidbox"):
+            return self.sent(key, rest[0])
+        if command == "HSET" and key == "unacked":
+            self.taken[rest[0]] = name = self.name(rest[1])
+            return f"broker → worker   {name} is taken"
+        if command == "HDEL" and key == "unacked":
+            name = self.taken.pop(rest[0], None)
+            return name and f"worker → broker   {name} is acknowledged"
+        if command == "SUBSCRIBE" and key.startswith(RESULT) and key not in self.waited:
+            self.waited.add(key)
+            return f"client … backend  waits for {key[len(RESULT) :][:8]}"
+        if command in ("SETEX", "SET") and key.startswith(RESULT):
+            kept, text = (rest[0], rest[1]) if command == "SETEX" else (rest[2], rest[0])
+            return f"worker → backend  {self.result(text)} for {key[len(RESULT) :][:8]}, kept for {kept} s"
+        if command == "ZADD" and key.startswith(CHORD) and key.endswith(".j"):
+            count = self.joined[key] = self.joined.get(key, 0) + 1
+            return f"worker → backend  {self.result(rest[1], 2)} joins the chord {key[len(CHORD) :][:8]}, number {count}"
+        return None
+
+    def sent(self, queue, text):
+        name = self.name(text)
+        headers, tag = self.fields(text)
+        queue = queue.partition("\x06")[0]  # a queue has a list for each priority
+        if tag in self.taken:
+            del self.taken[tag]
+            return f"worker → broker   {name} goes back into queue '{queue}'"
+        sender = "worker" if headers.get("parent_id") or headers.get("retries") else "client"
+        held = f" until {headers['eta']}" if headers.get("eta") else ""
+        return f"{sender} → broker   {name} waits in queue '{queue}'{held}"
+
+    def fields(self, text):
+        try:
+            message = json.loads(text)
+            message = message[0] if isinstance(message, list) else message
+            return dict(message["headers"]), message["properties"]["delivery_tag"]
+        except (ValueError, TypeError, LookupError, RecursionError):
+            return {}, None
+
+    def name(self, text):
+        """Return the call that a message makes, and the beginning of its id."""
+        headers, _ = self.fields(text)
+        if not headers.get("task"):
+            return f"an unreadable message ({cut(text)})"
+        keywords = headers.get("kwargsrepr")
+        arguments = str(headers.get("argsrepr")) + (f" {keywords}" if keywords not in (None, "{}") else "")
+        return f"{headers['task']}{cut(arguments)} {str(headers.get('id'))[:8]}"
+
+    def result(self, text, at=None):
+        """Return the state and the value that a stored result has."""
+        try:
+            found = json.loads(text)
+            state, value = (found[at], found[at + 1]) if at else (found["status"], found["result"])
+        except (ValueError, TypeError, LookupError, RecursionError):
+            return f"something unreadable ({cut(text)})"
+        if isinstance(value, dict) and "exc_type" in value:
+            value = f"{value['exc_type']}: {' '.join(map(str, value['exc_message']))}"
+        return f"{state} {cut(value)}"
+
+
+def watch(url):
+    """Print what travels through a database, for ever; goes on after a restart of the server."""
+    client = redis.Redis.from_url(url, encoding_errors="replace", decode_responses=True)
+    database = client.connection_pool.connection_kwargs.get("db") or 0
+    monitor, begin, lost = Watch(), None, False
+    while True:
+        connection = None
+        try:
+            connection = client.connection_pool.get_connection("MONITOR")
+            connection.send_command("MONITOR")
+            connection.read_response()
+            print("Redis is back." if lost else f"What travels through {url}; Ctrl-C ends this.", flush=True)
+            lost = False
+            while True:
+                line = connection.read_response()
+                found = words_of(line)
+                if not found or found[0] != database or not found[1]:
+                    continue
+                if sentence := monitor.sentence(found[1]):
+                    now = float(line.split(" ", 1)[0])
+                    begin = begin or now
+                    print(f"{now - begin:8.3f}  {sentence}", flush=True)
+        except redis.ConnectionError as error:
+            if not lost:
+                print(f"No Redis answers at {url} ({error}): make redis starts one; waiting.", flush=True)
+            lost = True
+            time.sleep(0.5)
+        finally:
+            if connection:
+                connection.disconnect()
+                client.connection_pool.release(connection)
+
+
+if __name__ == "__main__":
+    try:
+        watch(*sys.argv[1:] or [os.environ.get(URLS[0]) or f"redis://127.0.0.1:{port()}/0"])
+    except redis.RedisError as error:
+        sys.exit(f"Redis refuses ({error}): set {URLS[0]} to redis://:PASSWORD@HOST:PORT/0.")
+    except KeyboardInterrupt:
+        sys.exit(130)
