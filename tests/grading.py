@@ -1,12 +1,11 @@
 """How a test says what it found: in one sentence, which names what was expected and what was there instead."""
 
+import re
 from contextlib import contextmanager
 from pathlib import Path
 
 from celery.exceptions import TimeoutError as CeleryTimeout
 from course import ROOT, wait_until
-from pytest_docker_tools.exceptions import ContainerFailed
-from pytest_docker_tools.exceptions import TimeoutError as NodeTimeout
 
 # Seconds. A process of billiard's pool waits up to 30, when the worker ends, for the main process to note its last
 # result, and now and then in vain.
@@ -26,15 +25,13 @@ def described(error):
 
 def ready(worker):
     """Wait until a worker's node is ready and return it; fail with the last line that it printed, and all others below."""
-    try:
-        worker.ready()
-    except (ContainerFailed, NodeTimeout) as error:
-        logs = worker.logs()
-        said = [line.strip() for line in logs.splitlines() if line.strip()] or ["nothing"]
-        kind = "ended" if isinstance(error, ContainerFailed) else "is not ready after 30 seconds"
-        raise AssertionError(
-            f"The worker should start, but it {kind}. The last it said is: {said[-1]}\n{logs}"
-        ) from None
+    # The line "celery@host ready." is at INFO; where the level is higher, the list of queues comes last.
+    sign = "[queues]" if "--loglevel=warning" in worker.command else " ready."
+    wait_until(lambda: sign in worker.logs() or worker.status == "exited", 30)
+    logs = worker.logs()
+    said = [line.strip() for line in logs.splitlines() if line.strip()] or ["nothing"]
+    kind = "ended" if worker.status == "exited" else "is not ready after 30 seconds"
+    assert sign in logs, f"The worker should start, but it {kind}. The last it said is: {said[-1]}\n{logs}"
     return worker
 
 
@@ -93,8 +90,7 @@ def answers(app, name, arguments, wanted):
 
 def lists(worker, names):
     """Fail unless the worker listed these tasks when it started."""
-    text = worker.container.stdout().partition("[tasks]")[2]
-    listed = {line.split()[-1] for line in text.splitlines() if line.strip().startswith(". ")}
+    listed = set(re.findall(r"^  \. (\S+)$", worker.logs().partition("[tasks]")[2], re.MULTILINE))
     missing = sorted(set(names) - listed)
     assert not missing, (
         f"The worker should list {', '.join(missing)} when it starts; it listed {sorted(listed)}."
@@ -106,37 +102,26 @@ def logs(worker, app, name, numbers, sign, level):
 
     Return the lines that other modules logged for it. The numbers should be such as stand in no time stamp.
     """
-    before = len(worker.container.stderr())
+    before = len(worker.logs())
     answer = str(fetched(task(app, name).delay(*numbers)))
-    operands = numbers[0] if isinstance(numbers[0], list) else numbers
-    request = sign.join(map(str, operands))
-    call = f"{name.rpartition('.')[2]}({', '.join(map(str, operands))})"
+    operands = [str(number) for number in (numbers[0] if isinstance(numbers[0], list) else numbers)]
+    call = f"{name.rpartition('.')[2]}({', '.join(operands)})"
 
     def lines():
-        about = [
-            line.split(" | ", 2)
-            for line in worker.container.stderr()[before:].splitlines()
-            if line.count(" | ") >= 2
-        ]
-        return [parts for parts in about if str(operands[0]) in parts[2] or answer in parts[2]]
+        """Loguru's lines about this call: (level, module:function:line, message)."""
+        found = re.findall(r"^\S+ \S+ \| (\w+) +\| (\S+) - (.*)$", worker.logs()[before:], re.MULTILINE)
+        return [each for each in found if operands[0] in each[2] or answer in each[2]]
 
-    def own(text=""):
-        return [
-            parts
-            for parts in lines()
-            if parts[2].startswith("tasks") and text in parts[2].partition(" - ")[2]
-        ]
+    def own(text):
+        return [each for each in lines() if each[1].startswith("tasks") and text in each[2]]
 
-    wait_until(lambda: own(request) and own(answer), 3)
-    for what, text in (("what it was asked", request), ("the answer", answer)):
-        told = [" | ".join(parts[1:]) for parts in own()] or "nothing"
-        assert own(text), f"{call} should log {what}, {text}, and logged {told}."
-        for _, found, line in own(text):
-            assert found.strip() == level, (
-                f"{call} should log {what} at {level}, it logged at {found.strip()}: {line}"
-            )
-    assert "| DEBUG" not in worker.container.stdout(), "Loguru should write to stderr, and wrote to stdout."
-    return [parts for parts in lines() if parts not in own()]
+    wanted = {"what it was asked": sign.join(operands), "the answer": answer}
+    wait_until(lambda: all(map(own, wanted.values())), 3)
+    for what, text in wanted.items():
+        assert own(text), f"{call} should log {what}, {text}, and logged {own('') or 'nothing'}."
+        strange = [each for each in own(text) if each[0] != level]
+        assert not strange, f"{call} should log {what} at {level}, it logged {strange[0]}."
+    return [each for each in lines() if each not in own("")]
 
 
 def has_setting(app, name, wanted):

@@ -1,22 +1,7 @@
-"""A lesson's blocks, run as a reader would run them.
+"""A lesson's blocks, run as a reader would run them. CONTRIBUTING.md lists its labels and directives.
 
-What a block is, its label says: the line in bold above it, which the reader sees as well.
-
-    **Prompt**          pycon    typed at a Python prompt in the chapter's folder
-    **Shell**           console  typed in a shell at the top of the checkout, where the next one goes on
-    **Worker**          text     logged by the worker, line by line, in this order
-    **Messages**        text     shown by `make messages`, line by line, in this order
-    **Worker**, …       console  starts a worker, a prompt or the messages; the suite starts its own
-    **`path/of/file`**  python   lines of this file in a row
-    **`path/of/file`**  diff     a change that the reader makes to this file: a new prompt and a new worker follow
-
-`git restore` in a shell takes all changes back, and the first prompt and worker go on. Directives to the suite are HTML
-comments before a label:
-
-    <!-- not run: why -->         the next block is not run
-    <!-- without: NAME -->        prompt and worker of these changes lack this environment variable
-    <!-- workers: 3 -->           these changes have so many workers
-    <!-- bench: NAME -->, <!-- /bench -->   between them is a table that the benchmark writes
+What a block is, its label says, the line in bold above it. A diff is a change that the reader makes: what follows it
+happens in a copy of the chapter that has it, with a worker and a prompt of its own, up to a `git restore` in a shell.
 """
 
 import doctest
@@ -38,20 +23,20 @@ from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
 FENCES = RawFencedCodeBlockLexer(re.compile(r"(?P<language>[^\n]*)\n"))
 COMMENT = re.compile(r"^<!--\s*(.*?)\s*-->$", re.MULTILINE | re.DOTALL)
-DIRECTIVE = re.compile(r"(not run): .+|(without): (\w+)|(workers): (\d+)|bench: \w+|/bench")
+DIRECTIVE = re.compile(r"(not run): (.+)|(without): (\w+)|(workers): (\d+)|bench: \w+|/bench")
 LABEL = re.compile(r"^\*\*(.+)\*\*.*\n\n?\Z", re.MULTILINE)
 # What stands above a block of each language: a word, or a file's path.
+PATH = "`(.+)`"
 LABELS = {
     "pycon": "Prompt",
     "console": "Shell|Worker|Prompt|Messages",
     "text": "Worker|Messages",
-    "python": "`(.+)`",
-    "diff": "`(.+)`",
+    "python": PATH,
+    "diff": PATH,
 }
-UNDO = "git restore "
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-# Seconds that a statement or a command may take.
-PATIENCE = 40
+IGNORED = shutil.ignore_patterns("__pycache__", ".*")
+PATIENCE = 40  # seconds that a statement or a command may take
 
 
 @dataclass
@@ -59,9 +44,8 @@ class Block:
     line: int
     language: str
     source: str
-    label: str = ""
-    path: str | None = None
-    run: bool = True
+    label: str
+    run: bool
 
 
 @dataclass
@@ -80,51 +64,43 @@ class Lesson:
     def __init__(self, path, app_under_test=None, temp=None):
         self.path, self.app, self.temp = Path(path), app_under_test, temp
         self.document = Document.parse(str(self.path), lambda document: FENCES(document))
-        self.text = self.document.text
         self.problems = []
 
     def problem(self, line, sentence):
         self.problems.append((line, f"{short(self.path)} line {line}: {sentence}"))
 
     def blocks(self):
-        """Yield the directives and blocks in their order: (name, argument) or (None, Block)."""
-        events = [(region.start, "block", region) for _, region in self.document.regions]
-        inside = [(start, region.end) for start, _, region in events]
-        comments = [(match.start(), "comment", match) for match in COMMENT.finditer(self.text)]
-        events += [each for each in comments if not any(start < each[0] < end for start, end in inside)]
+        """Yield directives and blocks in their order: (name, argument), or (None, Block)."""
+        text = self.document.text
+        fences = {region.start: region for _, region in self.document.regions}
+        comments = {match.start(): match for match in COMMENT.finditer(text)}
         run = True
-        for start, kind, found in sorted(events, key=lambda event: event[0]):
-            line = self.text.count("\n", 0, start) + 1
-            if kind == "comment":
-                directive = DIRECTIVE.fullmatch(found[1].replace("\n", " "))
+        for start, found in sorted({**comments, **fences}.items()):
+            line = text.count("\n", 0, start) + 1
+            if start in comments:
+                if any(region.start < start < region.end for region in fences.values()):
+                    continue
+                directive = DIRECTIVE.fullmatch(" ".join(found[1].split()))
                 if not directive:
-                    self.problem(line, f"<!-- {found[1]} --> is no directive: tests/lessons.py lists them.")
-                elif directive[1]:
-                    run = False
-                elif name := directive[2] or directive[4]:
-                    yield name, directive[3] or int(directive[5])
+                    self.problem(line, f"<!-- {found[1]} --> is no directive: CONTRIBUTING.md lists them.")
+                elif words := [word for word in directive.groups() if word]:
+                    run = words[0] != "not run"
+                    yield tuple(words)
                 continue
             language = found.lexemes["language"].strip()
-            block = Block(line, language, str(found.lexemes["source"]), run=run)
-            run = True
-            if language == "mermaid":
-                continue
-            label = LABEL.search(self.text[:start])
-            named = language in LABELS and label and re.fullmatch(LABELS[language], label[1])
-            if not named:
-                wanted = " or ".join(f"{name} after **{text}**" for name, text in LABELS.items())
+            label = LABEL.search(text[:start])
+            label = label[1] if label else "nothing"
+            if language not in (*LABELS, "mermaid") or not re.fullmatch(LABELS.get(language, ".*"), label):
+                wanted = ", or ".join(f"{name} below **{above}**" for name, above in LABELS.items())
                 self.problem(
-                    line,
-                    f"a block is {wanted}; this one is {language or 'nameless'} after {label and label[1]}.",
+                    line, f"a block should be {wanted}; this one is {language or 'nameless'} below {label}."
                 )
-                continue
-            block.label = label[1]
-            if language == "console" and block.label != "Shell":
-                block.run = False
-            if named.groups():
-                # From the top of the checkout, or from the chapter's folder.
-                block.path = named[1].removeprefix(f"chapters/{self.path.parent.name}/")
-            yield None, block
+            elif language != "mermaid":
+                # A path is from the top of the checkout, or from the chapter's folder.
+                label = label.strip("`").removeprefix(f"chapters/{self.path.parent.name}/")
+                started = language == "console" and label != "Shell"
+                yield None, Block(line, language, str(found.lexemes["source"]), label, run and not started)
+            run = True
 
     def sessions(self):
         """Return the sessions of the lesson, the chapter's own first."""
@@ -134,14 +110,16 @@ class Lesson:
             if name == "without":
                 current.without.add(found)
             elif name == "workers":
-                current.workers = found
+                current.workers = int(found)
+            elif name:
+                continue
             elif found.language == "diff":
                 # A change after some prompts adds to the earlier changes, in a new session.
                 if current is main or current.blocks:
                     current = Session(list(current.edits), set(current.without))
                     sessions.append(current)
                 current.edits.append(found)
-            elif found.language == "console" and UNDO in found.source:
+            elif "$ git restore " in found.source:
                 current = main
             elif found.run:
                 current.blocks.append(found)
@@ -149,24 +127,18 @@ class Lesson:
 
     def holds(self):
         """Run the sessions side by side; fail with all that is not as the lesson says, in its order."""
-        main, *edited = self.sessions()
-        runs = [Run(self, main, self.app, self.temp / "main")]
-        copies = []
-        for number, session in enumerate(edited):
-            folder = shutil.copytree(
-                self.app.folder,
-                self.temp / str(number) / self.app.folder.name,
-                ignore=shutil.ignore_patterns("__pycache__", ".*"),
-            )
-            changes = [self.change(folder, edit) for edit in session.edits]
-            if all(changes):
+        runs, copies = [], []
+        for number, session in enumerate(self.sessions()):
+            app, temp = self.app, self.temp / str(number)
+            if session.edits:
+                folder = shutil.copytree(app.folder, temp / app.folder.name, ignore=IGNORED)
+                if not all([self.change(folder, edit) for edit in session.edits]):  # noqa: C419  each is tried
+                    continue
                 # Where a reader has time to watch several workers, the suite gives them more processes.
                 args = ["-c", "6"] if session.workers > 1 else []
-                copy = AppUnderTest(
-                    self.app.nodes, folder, session.workers, args=args, without=session.without
-                )
-                copies.append(copy)
-                runs.append(Run(self, session, copy, self.temp / str(number) / "top"))
+                app = AppUnderTest(app.nodes, folder, session.workers, args=args, without=session.without)
+                copies.append(app)
+            runs.append(Run(self, session, app, temp / "top"))
         try:
             with ThreadPoolExecutor(len(runs)) as pool:
                 list(pool.map(Run.__call__, runs))
@@ -177,39 +149,28 @@ class Lesson:
 
     def change(self, folder, edit):
         """Make a reader's change; tell whether it could be made."""
-        path = folder / edit.path
+        path = folder / edit.label
         text = changed(path.read_text() if path.is_file() else "", edit.source)
         if text is None:
-            self.problem(edit.line, f"the lines that the change begins from should stand in {edit.path}.")
-            return False
-        path.write_text(text)
-        return True
+            self.problem(edit.line, f"the lines that the change begins from should stand in {edit.label}.")
+        else:
+            path.write_text(text)
+        return text is not None
 
 
 class Run:
     """The blocks of one session, run in order, in a checkout of links whose chapter is the session's folder."""
 
     def __init__(self, lesson, session, app, top):
-        self.lesson, self.session, self.app = lesson, session, app
+        self.lesson, self.session, self.app, self.top = lesson, session, app, top
         (top / "chapters").mkdir(parents=True)
-        for name in ("Makefile", "tools"):
-            (top / name).symlink_to(ROOT / name)
-        (top / ".venv").symlink_to(PROGRAMS.parent)
-        (top / "chapters" / lesson.path.parent.name).symlink_to(app.folder)
-        # A learner's terminal does not have the stack on its PATH. No colours, and Python's plain prompt.
-        plain = {
-            "GIT_PAGER": "cat",
-            "LOGURU_COLORIZE": "no",
-            "NO_COLOR": "1",
-            "PYTHON_BASIC_REPL": "1",
-            "TERM": "dumb",
-            "VIRTUAL_ENV_DISABLE_PROMPT": "1",
-        }
-        self.env = app.env | plain
-        path = app.env["PATH"].split(os.pathsep)
-        self.shell_env = self.env | {"PATH": os.pathsep.join(each for each in path if each != str(PROGRAMS))}
-        self.top = top
-        self.children, self.watching = [], None
+        links = {"Makefile": ROOT / "Makefile", "tools": ROOT / "tools", ".venv": PROGRAMS.parent}
+        for name, target in (links | {f"chapters/{lesson.path.parent.name}": app.folder}).items():
+            (top / name).symlink_to(target)
+        # No pager, no colours, and Python's plain prompt.
+        self.env = app.env | {"GIT_PAGER": "cat", "LOGURU_COLORIZE": "no", "NO_COLOR": "1", "TERM": "dumb"}
+        self.env |= {"PYTHON_BASIC_REPL": "1", "VIRTUAL_ENV_DISABLE_PROMPT": "1"}
+        self.prompt = self.shell = self.watching = None
 
     def __call__(self):
         for worker in self.app.workers:
@@ -220,17 +181,16 @@ class Run:
             for block in self.session.blocks:
                 getattr(self, block.language)(block)
         finally:
-            for child in self.children:
-                child.close(force=True)
+            for repl in filter(None, (self.prompt, self.shell)):
+                repl.child.close(force=True)
             if self.watching:
                 self.watching.kill()
-                self.watching.wait()
                 self.app.nodes.reaper.forget(self.watching.pid)
 
     def watch(self):
         """Let `make messages` write what it shows into a file, from now on."""
         self.seen = self.top / "messages"
-        command = [PROGRAMS / "python", ROOT / "tools" / "messages.py", self.app.url]
+        command = [PROGRAMS / "python", ROOT / "tools/messages.py", self.app.broker.celeryconfig["host_url"]]
         with self.seen.open("wb") as file:
             self.watching = subprocess.Popen(command, stdout=file, start_new_session=True)
         self.app.nodes.reaper.watch(self.watching.pid)
@@ -238,58 +198,50 @@ class Run:
 
     def repl(self, command, folder, env, change):
         """Start a prompt in a terminal of its own, with a prompt text that no output contains."""
+        program, *arguments = command
+        size = (50, 2000)
         child = pexpect.spawn(
-            command[0],
-            command[1:],
-            cwd=str(folder),
-            env=env,
-            echo=False,
-            encoding="utf-8",
-            dimensions=(50, 2000),
+            program, arguments, cwd=str(folder), env=env, echo=False, encoding="utf-8", dimensions=size
         )
         child.delaybeforesend = None
-        self.children.append(child)
         return REPLWrapper(child, re.compile(r"(>>>|\$|#) "), change)
 
     def type(self, repl, text):
-        """Return what a terminal shows after this was typed, or None where the prompt does not come back."""
+        """Return what a terminal shows after this was typed, or a sentence where the prompt does not come back."""
         try:
             return repl.run_command(text, timeout=PATIENCE).replace("\r", "")
         except (pexpect.TIMEOUT, pexpect.EOF, ValueError):
-            return None
+            return f"nothing within {PATIENCE} seconds"
 
     def pycon(self, block):
-        if not hasattr(self, "prompt"):
+        if not self.prompt:
             command = self.app.nodes.python(self.app.workers[0])
             change = "__import__('sys').__dict__.update(ps1={0!r}, ps2={1!r})"
             self.prompt = self.repl(command, self.app.folder, self.env, change)
         for example in doctest.DocTestParser().get_examples(block.source):
-            statement = example.source if example.source.count("\n") > 1 else example.source.rstrip("\n")
-            self.compare(
-                block, example.lineno + 1, statement, example.want, self.type(self.prompt, statement)
-            )
+            typed = example.source if example.source.count("\n") > 1 else example.source.rstrip("\n")
+            self.compare(block, example.lineno + 1, typed, example.want, self.type(self.prompt, typed))
 
     def console(self, block):
-        if not hasattr(self, "shell"):
-            self.shell = self.repl(
-                ["bash", "--norc"], self.top, self.shell_env, "PS1='{0}' PS2='{1}' PROMPT_COMMAND=''"
-            )
+        if not self.shell:
+            # A learner's terminal does not have the stack on its PATH.
+            path = [each for each in self.env["PATH"].split(os.pathsep) if each != str(PROGRAMS)]
+            env = self.env | {"PATH": os.pathsep.join(path)}
+            self.shell = self.repl(["bash", "--norc"], self.top, env, "PS1='{0}' PS2='{1}' PROMPT_COMMAND=''")
         for match in re.finditer(r"^\$ (.*\n)((?:(?!\$ ).*\n)*)", block.source, re.MULTILINE):
-            line, command = block.source.count("\n", 0, match.start()) + 1, match[1].strip()
-            found = self.type(self.shell, command)
-            status = self.type(self.shell, "echo $?")
-            if match[2].strip() or found is None:
-                self.compare(block, line, command, match[2], found)
-            elif status is None or status.strip() != "0":
+            line, typed = block.source.count("\n", 0, match.start()) + 1, match[1].strip()
+            found = self.type(self.shell, typed)
+            status = self.type(self.shell, "echo $?").strip()
+            if match[2].strip():
+                self.compare(block, line, typed, match[2], found)
+            elif status != "0":
                 self.lesson.problem(
-                    block.line + line, f"`{command}` should succeed, and printed {found.strip()!r}."
+                    block.line + line, f"`{typed}` should succeed, and printed {found.strip()!r}."
                 )
 
     def compare(self, block, line, typed, wanted, found):
         """Note a problem unless the lesson shows what the terminal showed; of a traceback, the exception alone counts."""
-        if found is None:
-            found = f"nothing within {PATIENCE} seconds"
-        elif wanted.startswith("Traceback"):
+        if wanted.startswith("Traceback"):
             wanted, found = exception(wanted), exception(found)
         if not matches(wanted, found):
             wanted, found = (" ".join(text.split()) or "nothing" for text in (wanted, found))
@@ -305,23 +257,24 @@ class Run:
                 else [each.logs() for each in self.app.workers]
             )
             log = iter("\n".join(texts).splitlines())
-            for line in filter(str.strip, block.source.splitlines()):
-                if not any(matches(line.strip(), text.strip()) for text in log):
-                    return line.strip()
+            lines = filter(str.strip, block.source.splitlines())
+            return next(
+                (line for line in lines if not any(matches(line.strip(), each.strip()) for each in log)), None
+            )
 
         wait_until(lambda: missing() is None, 10)
         if line := missing():
             who = "make messages should show" if block.label == "Messages" else "the worker should log"
-            self.lesson.problem(block.line, f"{who}, in this order, {line!r}.")
+            self.lesson.problem(block.line, f"{who}, in this order, {line.strip()!r}.")
 
     def python(self, block):
-        path = self.app.folder / block.path
+        path = self.app.folder / block.label
         lines = path.read_text().splitlines() if path.is_file() else []
         listed = block.source.strip("\n").splitlines()
         if not any(lines[at : at + len(listed)] == listed for at in range(len(lines))):
             strange = next((line for line in listed if line not in lines), listed[0])
             self.lesson.problem(
-                block.line, f"the listing should be lines of {block.path} in a row, and isn't: {strange!r}."
+                block.line, f"the listing should be lines of {block.label} in a row, and isn't: {strange!r}."
             )
 
 
@@ -339,14 +292,9 @@ def matches(wanted, found):
 def changed(text, diff):
     """Apply a diff without line numbers; return the new text, or None where its lines do not stand there."""
     lines = [line or " " for line in diff.splitlines()]
-    before = [line[1:] for line in lines if line[0] in " -"]
-    after = [line[1:] for line in lines if line[0] in " +"]
-    old = text.splitlines()
-    if any(line[0] not in " +-" for line in lines):
-        return None
+    before, after = ("".join(f"{line[1:]}\n" for line in lines if line[0] in signs) for signs in (" -", " +"))
     if not before:  # a new file
-        return None if text else "\n".join(after) + "\n"
-    # Where the lines occur more than once, the first is meant, as a reader would take it.
-    places = (at for at in range(len(old) - len(before) + 1) if old[at : at + len(before)] == before)
-    at = next(places, None)
-    return None if at is None else "\n".join(old[:at] + after + old[at + len(before) :]) + "\n"
+        return None if text else after
+    # Whole lines; where they occur more than once, the first is meant, as a reader would take it.
+    found = f"\n{text}".find(f"\n{before}")
+    return None if found < 0 else text[:found] + after + text[found + len(before) :]

@@ -5,11 +5,11 @@ A test asks for `celery_setup` as pytest-celery means it, and its `worker`, `bro
 a container does not exist here: `worker.get_running_processes_info()`, which runs a command inside one, and its files.
 """
 
+import copy
 import gc
 import json
 import os
 import signal as signals
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -21,8 +21,6 @@ from celery.app.utils import find_app
 from course import environment, free_port, wait_until
 from grading import described, short
 from pytest_celery import CeleryTestContainer, CeleryTestWorker
-from pytest_docker_tools.exceptions import ContainerFailed
-from pytest_docker_tools.exceptions import TimeoutError as NodeTimeout
 from redis import StrictRedis
 
 TESTS = Path(__file__).resolve().parent
@@ -34,112 +32,59 @@ ENTERED = set()
 class Worker(CeleryTestWorker):
     """A worker as tests see it."""
 
-    def hostname(self):
-        arguments = self.container.arguments
-        name = arguments[arguments.index("-n") + 1] if "-n" in arguments else "celery@%h"
-        return name.replace("%h", self.container.hostname)
-
     def wait_for_log(self, log, message="", timeout=10):
         """As in pytest-celery, which looks once a second and not fifty times."""
-        if not wait_until(lambda: log in self.logs(), timeout):
-            raise NodeTimeout(message or f"{self.name()} did not log: {log}")
-
-
-class WorkerNode:
-    """What pytest-celery asks of a worker's container, for `celery worker` in a folder."""
-
-    worker_name = worker_queue = staticmethod(lambda: "celery")
-    log_level = staticmethod(lambda: "info")
-
-    @property
-    def celeryconfig(self):
-        return {}
-
-    @classmethod
-    def version(cls):
-        import celery
-
-        return celery.__version__
-
-    @property
-    def ready_prompt(self):
-        # The line "celery@host ready." is at INFO; the list of queues is always printed, a bit earlier.
-        return "[queues]" if "--loglevel=warning" in self.arguments else " ready."
-
-    def ready(self):
-        """Wait until it is ready. pytest-celery's own waiting looks once a second."""
-        ended = wait_until(lambda: self.ready_prompt in self.logs() or self.status == "exited", 30)
-        if self.ready_prompt not in self.logs():
-            kind = ContainerFailed if self.status == "exited" else NodeTimeout
-            raise kind(self, "ended") if kind is ContainerFailed else kind("not ready after 30 seconds")
-        return ended
+        assert wait_until(lambda: log in self.logs(), timeout), message or f"The worker should log {log!r}."
 
 
 class ProcessContainer(CeleryTestContainer):
-    """A command that runs in a process group of its own, behind the interface of a container."""
+    """A process group behind the interface of a container. Its logs are a file, of stdout and stderr together."""
 
-    def __init__(self, reaper, name, logs):
+    def __init__(self, reaper, name, log):
         # Not the inherited constructor: that wraps a container of the Docker client.
-        self.reaper = reaper
-        self._name = name
-        self.out, self.err = (Path(logs) / f"{name}.{stream}" for stream in ("out", "err"))
+        self.reaper, self._name, self.log = reaper, name, log
         self.start()
 
     def start(self):
         self.process = self.launch()
-        self.pid = self.process.pid
-        self.reaper.watch(self.pid)
+        self.reaper.watch(self.process.pid)
 
-    @property
-    def name(self):
-        return self._name
-
-    @property
-    def id(self):
-        return str(self.pid)
-
-    @property
-    def status(self):
-        return "running" if self.process.poll() is None else "exited"
-
-    @property
-    def attrs(self):
-        return {"State": {"Status": self.status}}
+    name = property(lambda self: self._name)
+    id = property(lambda self: str(self.process.pid))
+    status = property(lambda self: "running" if self.process.poll() is None else "exited")
 
     def reload(self):
         """Nothing to do: the status is always asked anew."""
 
-    def stdout(self):
-        return self.out.read_text(errors="replace")
-
-    def stderr(self):
-        return self.err.read_text(errors="replace")
-
     def logs(self):
-        return self.stdout() + self.stderr()
+        return self.log.read_text(errors="replace")
 
     def kill(self, signal="SIGKILL"):
         """Send a signal, as `docker kill` does; SIGKILL reaches the children too, as in a container."""
         if self.status == "running":
             number = signals.Signals[signal] if isinstance(signal, str) else signal
-            (os.killpg if number == signals.SIGKILL else os.kill)(self.pid, number)
-            wait_until(lambda: self.status == "exited", 10 if number == signals.SIGKILL else 0)
+            (os.killpg if number == signals.SIGKILL else os.kill)(self.process.pid, number)
+            if number == signals.SIGKILL:
+                self.process.wait()
+
+    def kill_process(self, pid):
+        """Kill one process of the node."""
+        os.kill(pid, signals.SIGKILL)
 
     def restart(self, timeout=10):
         self.kill("SIGTERM")
         wait_until(lambda: self.status == "exited", timeout)
         self.teardown()
         self.start()
-        self.ready()
 
     def teardown(self):
         # The group outlives its leader where a worker was killed and left its children.
         try:
-            os.killpg(self.pid, signals.SIGKILL)
+            os.killpg(self.process.pid, signals.SIGKILL)
         except OSError:
             pass
-        wait_until(lambda: self.status == "exited")
-        self.reaper.forget(self.pid)
+        self.process.wait()
+        self.reaper.forget(self.process.pid)
 
 
 class ServerContainer(ProcessContainer):
@@ -149,100 +94,56 @@ class ServerContainer(ProcessContainer):
         self.port = free_port()
         self.folder = Path(logs) / f"server-{self.port}"
         self.folder.mkdir()
-        super().__init__(reaper, self.folder.name, logs)
-        self.out = self.err = self.folder / "valkey.log"
+        super().__init__(reaper, self.folder.name, self.folder / "valkey.log")
 
     def launch(self):
         return server.launch(self.port, self.folder, databases=1000, appendonly="no")
 
-    def ready(self):
-        return wait_until(lambda: server.answers(self.port))
+    def database(self, number):
+        """Return one database of this server: a broker or a result backend, as far as an app can tell."""
+        view = copy.copy(self)
+        view.number = number
+        return view
+
+    @property
+    def celeryconfig(self):
+        url = f"redis://127.0.0.1:{self.port}/{self.number}"
+        return {"url": url, "host_url": url, "port": self.port, "vhost": str(self.number)}
+
+    @property
+    def client(self):
+        return StrictRedis.from_url(self.celeryconfig["url"], decode_responses=True)
 
 
-class DatabaseContainer(CeleryTestContainer):
-    """One database of a server: a broker or a result backend, as far as an app can tell."""
-
-    def __init__(self, server, database, shared):
-        self.server, self.database, self.shared = server, database, shared
-        self.url = f"redis://127.0.0.1:{server.port}/{database}"
-        self.client = StrictRedis.from_url(self.url, decode_responses=True)
-        self.celeryconfig = {
-            "url": self.url,
-            "host_url": self.url,
-            "port": server.port,
-            "vhost": str(database),
-        }
-
-    client = celeryconfig = None  # properties where they are inherited from
-
-    name = property(lambda self: self.server.name)
-    id = property(lambda self: self.server.id)
-    status = property(lambda self: self.server.status)
-
-    def reload(self):
-        """Nothing to do."""
-
-    def ready(self):
-        return self.server.ready()
-
-    def logs(self):
-        return self.server.logs()
-
-    def kill(self, signal="SIGKILL"):
-        refuse_where_shared(self)
-        self.server.kill(signal)
-
-    def restart(self, timeout=10):
-        refuse_where_shared(self)
-        self.server.restart(timeout)
-
-    def teardown(self):
-        if not self.shared:
-            self.server.teardown()
-
-
-def refuse_where_shared(database):
-    if database.shared:
-        raise NotImplementedError("Many tests share this server: mark yours isolated(server=True).")
-
-
-class WorkerProcess(WorkerNode, ProcessContainer):
-    hostname = socket.gethostname()
-
+class WorkerProcess(ProcessContainer):
     def __init__(self, reaper, name, logs, command, folder, variables):
-        self.arguments, self.folder, self.variables = command, folder, variables
-        super().__init__(reaper, name, logs)
+        self.command, self.folder, self.variables = command, folder, variables
+        super().__init__(reaper, name, Path(logs) / f"{name}.log")
 
     def launch(self):
-        with self.out.open("wb") as out, self.err.open("wb") as err:
+        with self.log.open("wb") as log:
             return subprocess.Popen(
-                self.arguments,
+                self.command,
                 cwd=self.folder,
                 env=environment() | self.variables,
                 stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
+                stdout=log,
+                stderr=log,
                 start_new_session=True,
             )
-
-    def kill_process(self, pid):
-        """Kill one process of the node."""
-        os.kill(pid, signals.SIGKILL)
 
 
 class ProcessFactory:
     """Makes the nodes of a pytest process; containers.ContainerFactory makes the same of Docker."""
 
     def __init__(self, reaper, folder):
-        self.reaper, self.folder = reaper, folder
-        self.shared = None
+        self.reaper, self.folder, self.shared = reaper, folder, None
 
     def databases(self, number, own):
         """Return a broker and a result backend: a database of the shared server, or of one of their own."""
         if not own and not self.shared:
             self.shared = ServerContainer(self.reaper, self.folder)
-        server = ServerContainer(self.reaper, self.folder) if own else self.shared
-        database = DatabaseContainer(server, number, shared=not own)
+        database = (ServerContainer(self.reaper, self.folder) if own else self.shared).database(number)
         return database, database
 
     def worker(self, name, command, folder, variables):
@@ -280,47 +181,37 @@ class AppUnderTest:
         slow_tasks=True starts them on slow_tasks.py with these settings; args and env are added to each, the variables
         of `without` taken away; server=True gives them a server of their own.
         """
-        self.nodes = nodes
-        self.folder = Path(folder)
+        self.nodes, self.folder, self.args, self.own = nodes, Path(folder), list(args), server
         self.module = "slow_tasks" if slow_tasks else course.APP
         self.database = next(self.numbers)
         self.broker, self.backend = nodes.databases(self.database, own=server)
-        self.url = self.broker.celeryconfig["host_url"]
         variables = dict(env or {})
         if slow_tasks:
             variables |= {"PYTHONPATH": str(TESTS), "SLOW_TASKS_SETTINGS": json.dumps(settings or {})}
+
+        def with_urls(kind):
+            urls = [node.celeryconfig[kind] for node in (self.broker, self.backend)]
+            both = dict(zip(course.URLS, urls, strict=True)) | variables
+            return {name: value for name, value in both.items() if name not in without}
+
         # What workers are given, and the environment of a client here: in containers a server has two addresses.
-        pair = [self.broker.celeryconfig, self.backend.celeryconfig]
-        self.variables, self.env = (
-            {
-                name: value
-                for name, value in (dict(zip(course.URLS, urls, strict=True)) | variables).items()
-                if name not in without
-            }
-            for urls in ([each["url"] for each in pair], [each["host_url"] for each in pair])
-        )
-        self.env = environment() | self.env
-        self.args = list(args)
+        self.variables, self.env = with_urls("url"), environment() | with_urls("host_url")
         self.workers = []
         for number in range(count):
             self.add_worker(["-n", f"worker{number + 1}@%h"] if count > 1 else [])
 
     def add_worker(self, args=()):
         """Start one more worker; it is not waited for."""
-        args = [*self.args, *args]
-        level = [] if any(arg.startswith("--loglevel") for arg in args) else ["--loglevel=info"]
-        concurrency = [] if "-c" in args else ["-c", "2"]
-        command = ["celery", "-A", self.module, "worker", *level, *concurrency, *args]
+        # The last of an option counts.
+        command = ["celery", "-A", self.module, "worker", "--loglevel=info", "-c", "2", *self.args, *args]
         name = f"{self.folder.name}-{self.database}-worker-{len(self.workers) + 1}"
-        worker = self.nodes.worker(name, command, self.folder, self.variables)
-        self.workers.append(worker)
-        return worker
+        self.workers.append(self.nodes.worker(name, command, self.folder, self.variables))
+        return self.workers[-1]
 
     def enter(self, monkeypatch):
         """Make the folder's modules importable, with its database in the environment; return the app."""
-        for name in (*course.URLS, "SLOW_TASKS_SETTINGS"):
-            if name in self.env:
-                monkeypatch.setenv(name, self.env[name])
+        for name in {*course.URLS, "SLOW_TASKS_SETTINGS"} & self.env.keys():
+            monkeypatch.setenv(name, self.env[name])
         monkeypatch.chdir(self.folder)
         monkeypatch.syspath_prepend(str(self.folder))
         self.forget_modules()
@@ -330,9 +221,8 @@ class AppUnderTest:
             app = find_app(self.module)
             app.loader.import_default_modules()
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever the code under test raises
-            raise AssertionError(
-                f"In {short(self.folder)}, `-A {self.module}` should find an app, and raised {described(error)}"
-            ) from None
+            sentence = f"In {short(self.folder)}, `-A {self.module}` should find an app, and raised {described(error)}"
+            raise AssertionError(sentence) from None
         app.set_current()
         app.set_default()
         return app
@@ -347,5 +237,5 @@ class AppUnderTest:
 
     def close(self):
         gc.collect()  # a result that is deleted after its server has gone would look for it, for 20 seconds
-        for node in (*self.workers, self.broker, self.backend):
+        for node in (*self.workers, *([self.broker, self.backend] if self.own else [])):
             node.teardown()

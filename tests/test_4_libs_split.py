@@ -122,10 +122,18 @@ def expect_layers(worker, app, name="add"):
     """Fail unless the task logs at INFO and its function at DEBUG."""
     libs = logs(worker, app, f"tasks.math.{name}_request", NUMBERS, SIGNS[name], "INFO")
     assert libs, f"libs.math.{name} should log what it did at DEBUG, and logged nothing."
-    for _, level, line in libs:
-        assert level.strip() == "DEBUG", (
-            f"libs.math.{name} should log at DEBUG, it logged at {level.strip()}: {line}"
-        )
+    for level, _, line in libs:
+        assert level == "DEBUG", f"libs.math.{name} should log at DEBUG, it logged at {level}: {line}"
+
+
+def test_loguru_writes_to_stderr(folder):
+    code = "from libs import math; math.add(1, 2)"
+    done = subprocess.run(
+        [PROGRAMS / "python", "-c", code], cwd=folder, env=environment(), capture_output=True, check=True
+    )
+    assert b"1 + 2 = 3" in done.stderr and not done.stdout, (
+        "Loguru should write to stderr, and not to stdout."
+    )
 
 
 def test_loglevel_info_shows_celerys_lines(worker, app):

@@ -76,10 +76,8 @@ def test_both_layers_of_log(worker, app, name):
     numbers = ([700001, 200002],) if name == "xsum" else (700001, 200002)
     libs = logs(worker, app, f"tasks.math.{name}_request", numbers, SIGNS[name], "INFO")
     assert libs, f"libs.math.{name} should log at DEBUG, it logged nothing."
-    for _, level, line in libs:
-        assert level.strip() == "DEBUG", (
-            f"libs.math.{name} should log at DEBUG, it logged at {level.strip()}: {line}"
-        )
+    for level, _, line in libs:
+        assert level == "DEBUG", f"libs.math.{name} should log at DEBUG, it logged at {level}: {line}"
 
 
 @pytest.mark.step("the tasks and the settings of chapter 4 are still there", "what-joined")
