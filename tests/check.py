@@ -81,17 +81,19 @@ class Report:
         print(f"lesson   {self.lesson.relative_to(course.ROOT)}#{anchor}")
         if hint:
             print(f"hint     {hint}")
-        own = "" if self.folder == course.ROOT / "my" / course.chapter(self.number) else f" DIR={self.folder}"
-        print(f"compare  make chapter-{self.number}-diff DIR={self.short if not own else self.folder}")
+        print(f"compare  make chapter-{self.number}-diff DIR={self.short}")
         sys.exit(1)
 
     def passed(self, steps):
         print(f"\n{steps} of {steps} · {time.monotonic() - self.begin:.1f} s\n\nYou now know:\n")
         print(self.text.partition("## What you now know\n")[2].partition("\n## ")[0].strip())
-        if (after := str(int(self.number) + 1)) in [str(course.number_of(name)) for name in course.CHAPTERS]:
-            print(
-                f"\nNext: make chapter-{after}-start, or make chapter-{self.number}-diff DIR={self.short} to compare."
-            )
+        after = course.CHAPTERS[course.CHAPTERS.index(course.chapter(self.number)) + 1 :]
+        print(f"\nCompare: make chapter-{self.number}-diff DIR={self.short}")
+        print(
+            f"Next: make chapter-{course.number_of(after[0])}-start"
+            if after
+            else "That was the last chapter."
+        )
 
 
 def reports(reader):
@@ -111,12 +113,9 @@ def main(number, hint=""):
     report = Report(number, folder)
     reader, writer = os.pipe()
     env = os.environ | {"DIR": str(folder), "CHECK_PIPE": str(writer)}
-    command = [sys.executable, __file__, "steps", number]
-    nothing = subprocess.DEVNULL
+    to = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     # The steps get ready while the files are imported for a first time.
-    child = subprocess.Popen(
-        command, env=env, pass_fds=[writer], stdin=nothing, stdout=nothing, stderr=nothing
-    )
+    child = subprocess.Popen([sys.executable, __file__, "steps", number], env=env, pass_fds=[writer], **to)
     os.close(writer)
     if problem := import_problem(folder):
         child.kill()
@@ -140,10 +139,8 @@ def main(number, hint=""):
         return
     if sentence is None:
         sentence = f"Something ended Python (status {status}): does your code call exit?"
-    for number_of_step, (text, _, _) in enumerate(steps, 1):
-        if number_of_step > done:
-            at = number_of_step == done + 1
-            report.show("✗" if at else "·", f"{number_of_step}. {text}", sentence if at else None)
+    for at, (text, _, _) in enumerate(steps[done:]):
+        report.show("·" if at else "✗", f"{done + at + 1}. {text}", None if at else sentence)
     _, anchor, told = steps[done] if steps else ("", "", sentence)
     report.failed(f"{done} of {len(steps)} · ", anchor, told if hint else f"make chapter-{number}-hint")
 

@@ -26,27 +26,13 @@ ALONE = ["--without-mingle", "--without-gossip"]
 
 
 def pytest_addoption(parser):
-    group = parser.getgroup("course")
-    group.addoption(
-        "--chapter",
-        help="run the suite of the chapter of this number only, on the folder DIR where that is set",
+    parser.addoption(
+        "--chapter", help="run the suite of this chapter only, on the folder DIR where that is set"
     )
-    group.addoption(
-        "--docker", action="store_true", help="run the suites on containers: needs a Docker engine"
-    )
+    parser.addoption("--docker", action="store_true", help="run the suites on containers: needs an engine")
 
 
 def pytest_configure(config):
-    config.addinivalue_line(
-        "markers",
-        "isolated(count=1, slow_tasks=False, settings={}, args=(), env={}, copy=False, server=False): the test has workers,"
-        " and a database, of its own; copy=True gives them a copy of the folder, the rest is AppUnderTest's",
-    )
-    config.addinivalue_line(
-        "markers",
-        "step(text, anchor): what a learner's attempt has to do here, in the words of the lesson's exercise, and the place in"
-        " the lesson that tells how; the docstring of the test is the hint",
-    )
     if number := config.option.chapter:
         try:
             course.folder(number)

@@ -17,29 +17,23 @@ class Reaper:
 
     def __init__(self):
         # In a session of its own, where Ctrl-C does not reach it.
-        self.process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, text=True, start_new_session=True
-        )
+        command = [sys.executable, __file__]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
 
-    def watch(self, thing):
-        self.send(f"+{thing}")
+    def watch(self, thing, sign="+"):
+        print(sign, thing, file=self.process.stdin, flush=True)
 
     def forget(self, thing):
-        self.send(f"-{thing}")
-
-    def send(self, line):
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
+        self.watch(thing, "-")
 
     def close(self):
-        self.process.stdin.close()
-        self.process.wait()
+        self.process.communicate()
 
 
 def reap():
     things = {}
     for line in sys.stdin:
-        sign, thing = line[0], line[1:].strip()
+        sign, _, thing = line.strip().partition(" ")
         things.pop(thing, None)
         if sign == "+":
             things[thing] = True

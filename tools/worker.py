@@ -9,6 +9,7 @@ the second. It says which messages wait, and what this worker will do with them.
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -48,22 +49,19 @@ def connect(url, setting, variable):
         return None
     where = f"{variable}={url}" if os.environ.get(variable) else f"{setting}, {url} in this chapter's code,"
     instead = f"set {course.URLS[0]} and {course.URLS[1]} to"
+    seconds = {"socket_timeout": SECONDS, "socket_connect_timeout": SECONDS}
     signal.signal(
         signal.SIGALRM, lambda *_: sys.exit(f"No answer within {SECONDS + 1} seconds from {where}.")
     )
     signal.alarm(SECONDS + 1)  # a connection's time-out does not bound the search for its address
     try:
         client = redis.Redis.from_url(
-            url,
-            socket_timeout=SECONDS,
-            socket_connect_timeout=SECONDS,
-            decode_responses=True,
-            encoding_errors="replace",
-            max_connections=1,
+            url, decode_responses=True, encoding_errors="replace", max_connections=1, **seconds
         )
         client.setrange("course-look", 0, "")  # a write that changes nothing
-    except (redis.ConnectionError, redis.TimeoutError, redis.ResponseError, ValueError) as error:
-        if any(word in str(error) for word in ("NOAUTH", "WRONGPASS", "assword", "uthentication")):
+        return client
+    except (redis.RedisError, ValueError) as error:
+        if re.search("NOAUTH|WRONGPASS|assword|uthentication", str(error)):
             sys.exit(f"{where} wants a password: {instead} redis://:PASSWORD@HOST:PORT/0.")
         if isinstance(error, redis.ResponseError):
             sys.exit(f"{where} refuses writes ({error}): {instead} another server's URL.")
@@ -72,32 +70,31 @@ def connect(url, setting, variable):
         )
     finally:
         signal.alarm(0)
-    return client
 
 
 def look_for_workers(app, client):
-    """Return whether another worker uses this database; end with a sentence where it is one of other code.
+    """Return whether another worker uses this database; end with a sentence where it is one of different code.
 
     A worker that was started here is known by the name of one of its connections, also while it starts or is
     suspended. Others are asked: a worker listens for remote control, by a pattern.
     """
-    here = str(os.getcwd())
-    own = client.client_id()
+    here, own = os.getcwd(), client.client_id()
     client.client_setname(MARK + quote(here))
     database = str(client.connection_pool.connection_kwargs.get("db") or 0)
     clients = [each for each in client.client_list() if each["db"] == database]
-    marked = [each for each in clients if each["name"].startswith(MARK) and int(each["id"]) < int(own)]
-    for each in marked:
-        if (folder := unquote(each["name"].removeprefix(MARK))) != here:
+    marked = [
+        each["name"] for each in clients if each["name"].startswith(MARK) and int(each["id"]) < int(own)
+    ]
+    for folder in (unquote(name.removeprefix(MARK)) for name in marked):
+        if folder != here:
             refuse(f"started in {folder}")
     listening = sum(each["psub"] != "0" for each in clients)
     if listening > len(marked):
         known = {name for name in app.tasks if not name.startswith("celery.")}
-        replies = app.control.inspect(timeout=1, limit=listening).registered() or {}
-        app.pool.force_close_all()
-        for node, tasks in replies.items():
+        for node, tasks in (app.control.inspect(timeout=1, limit=listening).registered() or {}).items():
             if known != {task.split()[0] for task in tasks}:
                 refuse(f"{node}, which knows {', '.join(tasks)}")
+        app.pool.force_close_all()
     return bool(marked or listening)
 
 
