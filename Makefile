@@ -68,7 +68,7 @@ bench: setup-test ## measure the course against what one would type without it (
 site: setup-site ## the course as pages in .course/site-pages
 	@.venv-site/bin/python tools/site/build.py
 site-serve: site ## the same, shown on 127.0.0.1:8000
-	@.venv-site/bin/python -m http.server --bind 127.0.0.1 --directory .course/site-pages $(or $(SITE_PORT),8000)
+	@.venv-site/bin/python -m http.server --bind 127.0.0.1 --directory .course/site-pages $(or $(SITE_PORT),8000) 2>/dev/null || { echo 'That port is not free: name another, as in make site-serve SITE_PORT=8001' >&2; exit 1; }
 site-test: site
 	@.venv-site/bin/python -m pytest -o addopts= tools/site $(ARGS)
 setup: ## install the stack
