@@ -16,40 +16,40 @@ AUDIT = @sh tools/uv.sh tool run pip-audit==2.10.1 --strict --disable-pip --no-d
 ifeq ($(filter $(STACK),pinned latest),)
 $(error There is no stack "$(STACK)": STACK is pinned or latest)
 endif
-# A learner's own folder is of use to these alone.
+# Only these use a learner's own folder.
 WITHOUT_DIR = $(filter-out $(addprefix chapter-%-,worker shell start check hint watch diff test),$(MAKECMDGOALS))
 ifneq ($(and $(DIR),$(WITHOUT_DIR)),)
-$(error DIR is of no use to $(WITHOUT_DIR): type it without DIR=$(DIR))
+$(error $(WITHOUT_DIR) doesn't use DIR: type it without DIR=$(DIR))
 endif
 
 help:
 	@sed -n 's/^\([a-z%-]*\):.*## /\1  /p' Makefile | sed 's/%/N/' | awk -F '  ' '{ printf "make %-18s %s\n", $$1, $$2 }'
-	@echo 'STACK=latest takes the current Celery; REDIS=docker or REDIS=embedded chooses the server, REDIS_PORT=6380 its port;'
+	@echo 'STACK=latest uses the current Celery; REDIS=docker or REDIS=embedded chooses the server, REDIS_PORT=6380 its port;'
 	@echo 'DIR=~/my-attempt names a folder of your own, for -worker, -shell, -start, -check, -hint, -watch, -diff and -test.'
 
-chapter-%-worker: setup ## start Redis where none answers, and the worker of chapter N (ARGS="-c 4" is passed on)
+chapter-%-worker: setup ## start Redis if none answers, and the worker of chapter N (ARGS="-c 4" is passed on)
 	$(RUN) tools/worker.py $* $(ARGS)
-chapter-%-shell: setup ## Python in the folder of chapter N, for a second terminal
+chapter-%-shell: setup ## open Python in the folder of chapter N, in a second terminal
 	$(RUN) tools/course.py $* python
-messages: setup ## show live what travels through Redis
+messages: setup ## show what travels through Redis, live
 	$(RUN) tools/messages.py
-chapter-%-diff: ## what changed since the chapter before, or between DIR and chapter N
+chapter-%-diff: ## show what changed since the chapter before, or between DIR and chapter N
 	$(ANY) tools/attempt.py diff $* $(ARGS)
-chapter-%-start: setup-test ## copy the chapter before into my/N-name, to write chapter N yourself
+chapter-%-start: setup-test ## copy the chapter before into my/N-name, where you write chapter N yourself
 	$(RUN) tools/attempt.py start $*
 chapter-%-check: setup-test ## check your attempt step by step
 	$(RUN) tests/check.py $*
-chapter-%-hint: setup-test ## the same, with a hint for the step that fails
+chapter-%-hint: setup-test ## check it, with a hint for the step that fails
 	$(RUN) tests/check.py $* hint
-chapter-%-watch: setup-test ## the same, at each save
+chapter-%-watch: setup-test ## check it each time you save
 	$(RUN) tests/check.py $* watch
-chapter-%-test: setup-test ## the whole suite of chapter N
+chapter-%-test: setup-test ## run all tests of chapter N
 	$(PYTEST) --chapter=$* $(ARGS)
-chapter-%-purge: setup ## drop the messages that wait in the queue; it asks first
+chapter-%-purge: setup ## drop the messages that wait in the queue, after asking you
 	$(RUN) tools/course.py $* celery -A tasks purge $(ARGS)
-chapter-%-up: setup ## Redis and WORKERS=3 workers of chapter N in Docker containers
+chapter-%-up: setup ## run Redis and WORKERS=3 workers of chapter N in Docker containers
 	$(RUN) tools/worker.py up $*
-logs: ## what the workers in containers log
+logs: ## show the log of the workers in containers
 	$(ANY) tools/server.py logs
 down: ## remove the containers
 	$(ANY) tools/server.py down
@@ -57,17 +57,17 @@ redis: setup ## start Redis on 127.0.0.1:6379
 	$(RUN) tools/server.py start
 stop: ## stop the servers that were started here
 	$(ANY) tools/server.py stop
-test: setup-test ## every suite
+test: setup-test ## run every chapter's tests and lesson
 	$(PYTEST) $(ARGS)
-test-docker: setup-test ## the same on containers
+test-docker: setup-test ## run them on containers
 	$(PYTEST) --docker $(ARGS)
-test-resilience: setup-test ## kill, interrupt and damage
+test-resilience: setup-test ## kill, interrupt and damage things, and see what survives
 	$(PYTEST) tests/resilience --dist load $(ARGS)
-bench: setup-test ## measure the course against what one would type without it (ARGS="start" for one figure)
+bench: setup-test ## compare the course with what you would type without it (ARGS="start" for one figure)
 	$(RUN) tools/bench.py $(ARGS)
-site: setup-site ## the course as pages in .course/site-pages
+site: setup-site ## build the course as web pages in .course/site-pages
 	@.venv-site/bin/python tools/site/build.py
-site-serve: site ## the same, shown on 127.0.0.1:8000
+site-serve: site ## build it, and show it on 127.0.0.1:8000
 	@.venv-site/bin/python -m http.server --bind 127.0.0.1 --directory .course/site-pages $(or $(SITE_PORT),8000) 2>/dev/null || { echo 'That port is not free: name another, as in make site-serve SITE_PORT=8001' >&2; exit 1; }
 site-test: site
 	@.venv-site/bin/python -m pytest -o addopts= tools/site $(ARGS)

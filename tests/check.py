@@ -31,7 +31,7 @@ def import_problem(folder):
     paths = [path.relative_to(folder) for path in sorted(folder.rglob("*.py"))]
     paths = [path for path in paths if not any(part.startswith((".", "test")) for part in path.parts)]
     if not paths:
-        return "There should be a Python file in this folder: there is none yet."
+        return "This folder should have a Python file, and has none yet."
     names = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
     python = subprocess.Popen(
         [course.PROGRAMS / "python", "-c", IMPORT, *sorted(names, key=lambda name: name.count("."))],
@@ -51,11 +51,11 @@ def import_problem(folder):
     if status == 66:
         return None
     if status == -9:
-        return f"Importing the files should end, and did not within {SECONDS / 2:.0f} seconds: does one loop at its top level?"
+        return f"Importing the files should finish within {SECONDS / 2:.0f} seconds, and didn't: does one of them loop at its top level?"
     error = next((line for line in reversed(said.splitlines()) if line.strip()), "")
     places = re.findall(rf'File "{re.escape(str(folder))}/(.+?)", line (\d+)', said)
     if not places or ": " not in error:
-        return f"Importing the files ended Python (status {status}): does one call exit at its top level?"
+        return f"Importing the files made Python exit (status {status}): does one of them call exit at its top level?"
     return f"{places[-1][0]}, line {places[-1][1]}: {error}"
 
 
@@ -105,7 +105,7 @@ def reports(reader):
         *lines, unread = (unread + more).split(b"\n")
         yield from map(json.loads, lines)
         seconds = SECONDS
-    yield f"This should end, and did not within {seconds} seconds: does your code loop, or wait for something?"
+    yield f"This step should finish within {seconds} seconds, and didn't: does your code loop, or wait for something?"
 
 
 def main(number, hint=""):
@@ -138,7 +138,7 @@ def main(number, hint=""):
         report.passed(done)
         return
     if sentence is None:
-        sentence = f"Something ended Python (status {status}): does your code call exit?"
+        sentence = f"Something made Python exit (status {status}): does your code call exit?"
     for at, (text, _, _) in enumerate(steps[done:]):
         report.show("·" if at else "✗", f"{done + at + 1}. {text}", None if at else sentence)
     _, anchor, told = steps[done] if steps else ("", "", sentence)

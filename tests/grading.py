@@ -30,8 +30,10 @@ def ready(worker):
     wait_until(lambda: sign in worker.logs() or worker.status == "exited", 30)
     logs = worker.logs()
     said = [line.strip() for line in logs.splitlines() if line.strip()] or ["nothing"]
-    kind = "ended" if worker.status == "exited" else "is not ready after 30 seconds"
-    assert sign in logs, f"The worker should start, but it {kind}. The last it said is: {said[-1]}\n{logs}"
+    kind = "stopped" if worker.status == "exited" else "isn't ready after 30 seconds"
+    assert sign in logs, (
+        f"The worker should start, but it {kind}. The last thing it said is: {said[-1]}\n{logs}"
+    )
     return worker
 
 
@@ -43,8 +45,8 @@ def raises(kind, sentence):
     except kind:
         return
     except Exception as error:  # noqa: BLE001  it becomes the sentence
-        raise AssertionError(f"{sentence}, and this was raised: {described(error)}") from None
-    raise AssertionError(f"{sentence}, and nothing was raised.")
+        raise AssertionError(f"{sentence}, but this was raised: {described(error)}") from None
+    raise AssertionError(f"{sentence}, but nothing was raised.")
 
 
 def own_tasks(app):
@@ -77,9 +79,9 @@ def gives(what, result, wanted):
     try:
         found = fetched(result)
     except Exception as error:  # noqa: BLE001  it becomes the sentence
-        raise AssertionError(f"{what} should give {wanted!r}, it raised {described(error)}") from None
+        raise AssertionError(f"{what} should give {wanted!r}, but it raised {described(error)}") from None
     assert found == wanted and type(found) is type(wanted), (
-        f"{what} should give {wanted!r}, it gave {found!r}."
+        f"{what} should give {wanted!r}, but it gave {found!r}."
     )
 
 
@@ -93,7 +95,7 @@ def lists(worker, names):
     listed = set(re.findall(r"^  \. (\S+)$", worker.logs().partition("[tasks]")[2], re.MULTILINE))
     missing = sorted(set(names) - listed)
     assert not missing, (
-        f"The worker should list {', '.join(missing)} when it starts; it listed {sorted(listed)}."
+        f"The worker should list {', '.join(missing)} when it starts, but it listed {sorted(listed)}."
     )
 
 
@@ -118,17 +120,19 @@ def logs(worker, app, name, numbers, sign, level):
     wanted = {"what it was asked": sign.join(operands), "the answer": answer}
     wait_until(lambda: all(map(own, wanted.values())), 3)
     for what, text in wanted.items():
-        assert own(text), f"{call} should log {what}, {text}, and logged {own('') or 'nothing'}."
+        assert own(text), f"{call} should log {what}, {text}, but it logged {own('') or 'nothing'}."
         strange = [each for each in own(text) if each[0] != level]
-        assert not strange, f"{call} should log {what} at {level}, it logged {strange[0]}."
+        assert not strange, f"{call} should log {what} at {level}, but it logged {strange[0]}."
     return [each for each in lines() if each not in own("")]
 
 
 def has_setting(app, name, wanted):
     """Fail unless the app's configuration sets this, to this value; a function as the value is asked whether it fits."""
-    assert name in app.conf.table(with_defaults=False), f"The configuration should set {name}, and does not."
+    assert name in app.conf.table(with_defaults=False), (
+        f"The configuration should set {name}, but it doesn't."
+    )
     found = getattr(app.conf, name)
     found = found.total_seconds() if hasattr(found, "total_seconds") else found
     fits = wanted(found) if callable(wanted) else found == wanted
     should = "" if callable(wanted) else f" to {wanted!r}"
-    assert fits, f"The configuration should set {name}{should}, it is {found!r}."
+    assert fits, f"The configuration should set {name}{should}, but it is {found!r}."

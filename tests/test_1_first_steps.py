@@ -20,7 +20,7 @@ def test_worker_lists_the_task(worker):
 @pytest.mark.step("`add.delay(4, 4).get(timeout=10)` gives 8", "call-the-task")
 @pytest.mark.parametrize("numbers, result", [((4, 4), 8), ((2, 5), 7)])
 def test_worker_adds(celery_setup, app, numbers, result):
-    """A task returns its answer; the app needs a broker and a result backend, the same URL twice."""
+    """A task returns its answer. The app needs a broker and a result backend, both with the same URL."""
     answers(app, "tasks.add", numbers, result)
 
 
@@ -28,7 +28,7 @@ def test_worker_adds(celery_setup, app, numbers, result):
 def test_delay_returns_a_result_that_becomes_ready(celery_setup, app):
     """The result backend keeps a result unless the task says ignore_result=True."""
     result = task(app, "tasks.add").delay(1, 2)
-    assert len(result.id) == 36, f"The result of delay should have an id, it has {result.id!r}."
+    assert len(result.id) == 36, f"The result of delay should have an id, but it has {result.id!r}."
     gives("add.delay(1, 2)", result, 3)
     state = result.state
     assert result.ready() and state == "SUCCESS", (
@@ -40,7 +40,7 @@ def test_delay_returns_a_result_that_becomes_ready(celery_setup, app):
 def test_add_is_a_plain_call_here(app, redis):
     """A decorated function is still a function: call add itself, not delay."""
     found = task(app, "tasks.add")(4, 4)
-    assert found == 8, f"add(4, 4), called as a function, should give 8, it gave {found!r}."
+    assert found == 8, f"add(4, 4), called as a function, should give 8, but it gave {found!r}."
     assert redis.llen("celery") == 0, "add(4, 4), called as a function, should send no message."
 
 
@@ -65,14 +65,14 @@ def test_argument_that_json_cannot_carry_is_not_sent(app, redis):
     with raises(EncodeError, "add.delay({4}, {4}) should raise EncodeError"):
         task(app, "tasks.add").delay({4}, {4})
     assert redis.llen("celery") == 0, (
-        "add.delay({4}, {4}) should send nothing, and a message was in the queue."
+        "add.delay({4}, {4}) should send nothing, but a message was in the queue."
     )
 
 
 def test_missing_argument_is_noticed_by_the_caller(app, redis):
     with raises(TypeError, "add.delay(4) should raise TypeError"):
         task(app, "tasks.add").delay(4)
-    assert redis.llen("celery") == 0, "add.delay(4) should send nothing, and a message was in the queue."
+    assert redis.llen("celery") == 0, "add.delay(4) should send nothing, but a message was in the queue."
 
 
 @pytest.mark.isolated(count=0)
@@ -103,6 +103,10 @@ def test_worker_that_is_stopped_finishes_its_task(worker, app, signal):
     worker.assert_log_exists("nap of 0.5 s", timeout=5)
     worker.kill(signal)
     found = result.get(timeout=10)
-    assert found == "done", f"A worker that gets {signal} should finish its task, the result is {found!r}."
+    assert found == "done", (
+        f"A worker that gets {signal} should finish its task, but the result is {found!r}."
+    )
     ended = wait_until(lambda: worker.container.status == "exited", WARM_STOP)
-    assert ended, f"A worker that gets {signal} should end once its task is done; it logged:\n{worker.logs()}"
+    assert ended, (
+        f"A worker that gets {signal} should stop once its task is done, but it logged:\n{worker.logs()}"
+    )

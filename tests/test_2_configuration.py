@@ -13,7 +13,7 @@ def test_lesson(lesson):
 
 @pytest.mark.step("`add.delay(4, 4).get(timeout=10)` still gives 8", "the-app")
 def test_worker_adds(celery_setup, app):
-    """app.config_from_object("celeryconfig") reads celeryconfig.py, which lies beside tasks.py."""
+    """app.config_from_object("celeryconfig") reads celeryconfig.py, which is in the same folder as tasks.py."""
     answers(app, "tasks.add", (4, 4), 8)
 
 
@@ -31,26 +31,26 @@ def test_url_is_set(app, monkeypatch, name):
         f"There should be a file celeryconfig.py, which sets {name}."
     )
     there = hasattr(importlib.import_module("celeryconfig"), name)
-    assert there, f"celeryconfig.py should set {name}, and does not."
+    assert there, f"celeryconfig.py should set {name}, but it doesn't."
     monkeypatch.delenv(f"CELERY_{name.upper()}")
     has_setting(app, name, lambda url: str(url).startswith("redis://"))
 
 
-@pytest.mark.step("`tasks.py` names no URL any more", "the-app")
+@pytest.mark.step("`tasks.py` no longer names a URL", "the-app")
 def test_code_names_no_url(app, app_under_test):
     """Create the app with Celery("tasks") alone: its settings come from celeryconfig.py."""
     text = (app_under_test.folder / "tasks.py").read_text()
-    assert "redis://" not in text, "tasks.py should not name a URL any more, it has one with redis://."
+    assert "redis://" not in text, "tasks.py should no longer name a URL, but it has one with redis://."
 
 
-@pytest.mark.step("`result_expires` is an hour, and Redis forgets a result after it", "result_expires")
+@pytest.mark.step("`result_expires` is an hour, and Redis forgets a result after that", "result_expires")
 def test_result_expires_after_an_hour(celery_setup, app):
-    """result_expires is in seconds, in celeryconfig.py."""
+    """Set result_expires in celeryconfig.py, in seconds."""
     has_setting(app, "result_expires", 3600)
     result = task(app, "tasks.add").delay(4, 4)
     result.get(timeout=10)
     left = app.backend.client.ttl(f"celery-task-meta-{result.id}")
-    assert 0 < left <= 3600, f"A result should expire within 3600 seconds, this one has {left} left."
+    assert 0 < left <= 3600, f"A result should expire within 3600 seconds, but this one has {left} left."
 
 
 # What follows is about Celery itself.

@@ -32,7 +32,7 @@ def test_task_runs_again_when_its_process_is_killed(worker, app):
         times = result.get(timeout=15)
     except Exception as error:  # noqa: BLE001  it becomes the sentence
         times = repr(error)
-    assert times == 2, f"A task whose process is killed should run again; instead of a second run: {times}."
+    assert times == 2, f"A task whose process is killed should run twice and return 2, but it gave {times}."
 
 
 @pytest.mark.isolated(slow_tasks=True, settings={})
@@ -48,13 +48,13 @@ def test_message_of_a_killed_worker_comes_back(worker, app, app_under_test, redi
     worker.kill()
     killed = time.monotonic()
     kept = redis.hlen("unacked")
-    assert kept == 1, f"The message of a killed worker should stay in Redis' hash unacked, which has {kept}."
+    assert kept == 1, f"The message of a killed worker should stay in Redis's hash unacked, which has {kept}."
     # A worker looks for such messages when it starts, and then every 100 seconds.
     time.sleep(max(0, killed + 1.1 - time.monotonic()))
     app_under_test.add_worker()
     times = result.get(timeout=20)
     assert times == 2, (
-        f"Past the visibility timeout another worker should run the task again, {times} run(s)."
+        f"After the visibility timeout, another worker should run the task a second time; it ran {times} time(s)."
     )
 
 

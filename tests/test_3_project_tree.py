@@ -47,7 +47,7 @@ def test_package_exports_the_task(app, name):
     found = getattr(importlib.import_module("tasks"), name, None)
     assert found is not None, f"`from tasks import {name}` should work: tasks/__init__.py has no {name}."
     assert found.name == f"tasks.math.{name}", (
-        f"tasks.{name} should be the task tasks.math.{name}, it is {found.name}."
+        f"tasks.{name} should be the task tasks.math.{name}, but it is {found.name}."
     )
 
 
@@ -62,7 +62,7 @@ def test_task_says_what_it_does_at_debug(worker, app, name):
 
 @pytest.mark.step("the settings of chapter 2 still apply", "the-tree")
 def test_settings_are_those_of_chapter_2(app):
-    """tasks/celery.py creates the app, and reads celeryconfig.py as tasks.py did."""
+    """Create the app in tasks/celery.py, which reads celeryconfig.py as tasks.py did."""
     has_setting(app, "result_expires", 3600)
 
 
@@ -77,7 +77,7 @@ def test_division_by_zero_is_raised_in_the_caller(worker, app):
 @pytest.mark.step("the old name, `tasks.add`, is gone", "a-name-is-a-contract")
 def test_old_name_is_not_registered(worker, app):
     """Remove tasks.py, and give no task the name of the old module."""
-    with raises(NotRegistered, "A call of tasks.add, chapter 2's name, should raise NotRegistered"):
+    with raises(NotRegistered, "A call to tasks.add, chapter 2's name, should raise NotRegistered"):
         app.send_task("tasks.add", (4, 4)).get(timeout=10)
     worker.assert_log_exists("Received unregistered task of type 'tasks.add'", timeout=5)
 
@@ -136,7 +136,7 @@ def find(tmp_path, monkeypatch):
 )
 def test_where_celery_finds_the_app(find, wanted, files):
     found = find(**files)
-    assert found == wanted, f"Celery should find the app {wanted!r}, it found {found!r}."
+    assert found == wanted, f"Celery should find the app {wanted!r}, but it found {found!r}."
 
 
 def test_no_app(find):

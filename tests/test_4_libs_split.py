@@ -31,12 +31,12 @@ def test_function_needs_no_broker(app, monkeypatch, name, numbers, result):
         libs = importlib.import_module("libs.math")
     except ImportError as error:
         raise AssertionError(
-            f"`from libs import math` should work, and raised ImportError: {error}."
+            f"`from libs import math` should work, but it raised ImportError: {error}."
         ) from None
     function = getattr(libs, name, None)
     assert function, f"libs.math should have a function {name}."
     found = function(*numbers)
-    assert found == result, f"libs.math.{name}{numbers} should return {result!r}, it returned {found!r}."
+    assert found == result, f"libs.math.{name}{numbers} should return {result!r}, but it returned {found!r}."
 
 
 @pytest.mark.step("`libs` imports neither `celery` nor `tasks`", "the-tree")
@@ -48,11 +48,11 @@ def test_libs_know_nothing_of_celery(folder):
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             wrong = [name for name in names if name.partition(".")[0] in ("celery", "tasks")]
             assert not wrong, (
-                f"{path.relative_to(folder)} should import nothing of Celery, it imports {wrong}."
+                f"{path.relative_to(folder)} should import neither celery nor tasks, but it imports {wrong}."
             )
     code = "import sys, libs.math; sys.exit('celery' in sys.modules)"
     done = subprocess.run([PROGRAMS / "python", "-c", code], cwd=folder, env=environment(), check=False)
-    assert done.returncode == 0, "`import libs.math` should work, and should import no celery."
+    assert done.returncode == 0, "`import libs.math` should work without importing celery."
 
 
 @pytest.mark.step(
@@ -87,15 +87,16 @@ def test_request_calls_the_function(app, monkeypatch):
     monkeypatch.setattr(importlib.import_module("libs.math"), "add", lambda x, y: called.append((x, y)) or 0)
     found = task(app, "tasks.math.add_request")(4, 4)
     by_name = "add" in importlib.import_module("tasks.math").__dict__
-    assert called or by_name, f"add_request should call libs.math.add, it gave {found!r} without."
+    assert called or by_name, f"add_request should call libs.math.add, but it gave {found!r} without that."
 
 
 @pytest.mark.step(
-    "the tasks log the request, `4 - 3`, and the answer at INFO, the functions at DEBUG", "two-layers-of-log"
+    "the tasks log the request, `4 - 3`, and the answer at INFO, and the functions log at DEBUG",
+    "two-layers-of-logging",
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_both_layers(worker, app, name):
-    """In tasks/math.py: logger.info; in libs/math.py: logger.debug, once, with the answer."""
+    """Use logger.info in tasks/math.py, and logger.debug, once, with the answer, in libs/math.py."""
     expect_layers(worker, app, name)
 
 
@@ -107,7 +108,7 @@ def test_settings_are_those_of_chapter_2(app):
 
 @pytest.mark.step(
     "`divide_request.delay(1, 0).get(timeout=10)` raises ZeroDivisionError in the caller",
-    "what-it-is-good-for",
+    "what-you-gain",
 )
 def test_division_by_zero_is_raised_in_the_caller(celery_setup, app):
     """Let Python raise: catch nothing, neither in the function nor in the task."""
@@ -121,9 +122,9 @@ def test_division_by_zero_is_raised_in_the_caller(celery_setup, app):
 def expect_layers(worker, app, name="add"):
     """Fail unless the task logs at INFO and its function at DEBUG."""
     libs = logs(worker, app, f"tasks.math.{name}_request", NUMBERS, SIGNS[name], "INFO")
-    assert libs, f"libs.math.{name} should log what it did at DEBUG, and logged nothing."
+    assert libs, f"libs.math.{name} should log what it did at DEBUG, but it logged nothing."
     for level, _, line in libs:
-        assert level == "DEBUG", f"libs.math.{name} should log at DEBUG, it logged at {level}: {line}"
+        assert level == "DEBUG", f"libs.math.{name} should log at DEBUG, but it logged at {level}: {line}"
 
 
 def test_loguru_writes_to_stderr(folder):
@@ -131,25 +132,25 @@ def test_loguru_writes_to_stderr(folder):
     done = subprocess.run(
         [PROGRAMS / "python", "-c", code], cwd=folder, env=environment(), capture_output=True, check=True
     )
-    assert b"1 + 2 = 3" in done.stderr and not done.stdout, (
-        "Loguru should write to stderr, and not to stdout."
-    )
+    assert b"1 + 2 = 3" in done.stderr and not done.stdout, "Loguru should write to stderr, not to stdout."
 
 
 def test_loglevel_info_shows_celerys_lines(worker, app):
     expect_layers(worker, app)
     received = "Task tasks.math.add_request" in worker.logs()
-    assert received, "With --loglevel=info Celery should log the task that it received, and did not."
+    assert received, "With --loglevel=info, Celery should log the task that it received, but it didn't."
 
 
 @pytest.mark.isolated(args=["--loglevel=warning"])
 def test_loglevel_warning_hides_celerys_lines_and_neither_layer(worker, app):
     expect_layers(worker, app)
     received = "Task tasks.math.add_request" in worker.logs()
-    assert not received, "With --loglevel=warning Celery should not log the task that it received, and did."
+    assert not received, (
+        "With --loglevel=warning, Celery should not log the task that it received, but it did."
+    )
 
 
 @pytest.mark.isolated(env={"LOGURU_LEVEL": "INFO"})
 def test_loguru_level_drops_the_debug_layer(worker, app):
     libs = logs(worker, app, "tasks.math.add_request", NUMBERS, " + ", "INFO")
-    assert not libs, f"With LOGURU_LEVEL=INFO the libs' lines should be gone, there is: {libs}"
+    assert not libs, f"With LOGURU_LEVEL=INFO, the functions' lines should be gone, but there are {libs}."

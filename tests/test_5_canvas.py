@@ -37,22 +37,22 @@ def xsum(celery_setup, app):
     return task(app, "tasks.math.xsum_request")
 
 
-@pytest.mark.step("`libs.math.xsum(range(5))` returns 10", "what-joined")
+@pytest.mark.step("`libs.math.xsum(range(5))` returns 10", "whats-new")
 def test_xsum_is_a_plain_function(app):
     """xsum takes any iterable of numbers: return sum(numbers)."""
     xsum = getattr(importlib.import_module("libs.math"), "xsum", None)
     assert xsum, "libs.math should have a function xsum."
     found = xsum(range(5))
-    assert found == 10, f"libs.math.xsum(range(5)) should return 10, it returned {found!r}."
+    assert found == 10, f"libs.math.xsum(range(5)) should return 10, but it returned {found!r}."
 
 
-@pytest.mark.step("the worker lists `tasks.math.xsum_request` and the four tasks of chapter 4", "what-joined")
+@pytest.mark.step("the worker lists `tasks.math.xsum_request` and the four tasks of chapter 4", "whats-new")
 def test_worker_lists_the_tasks(worker):
     """Add xsum_request to tasks/math.py, with @app.task, and to what tasks/__init__.py imports."""
     lists(worker, [f"tasks.math.{name}_request" for name in NAMES])
 
 
-@pytest.mark.step("`from tasks import add_request, xsum_request` works", "what-joined")
+@pytest.mark.step("`from tasks import add_request, xsum_request` works", "whats-new")
 @pytest.mark.parametrize("name", NAMES)
 def test_package_exports_the_task(app, name):
     """Add xsum_request to the import in tasks/__init__.py, and to __all__."""
@@ -62,28 +62,30 @@ def test_package_exports_the_task(app, name):
     )
 
 
-@pytest.mark.step("`xsum_request.delay([1, 2, 3]).get(timeout=10)` gives 6", "what-joined")
+@pytest.mark.step("`xsum_request.delay([1, 2, 3]).get(timeout=10)` gives 6", "whats-new")
 @pytest.mark.parametrize("numbers, result", [([1, 2, 3], 6), ([], 0)])
 def test_xsum_request(celery_setup, app, numbers, result):
     """The task takes one list, not several numbers."""
     answers(app, "tasks.math.xsum_request", (numbers,), result)
 
 
-@pytest.mark.step("`xsum_request` logs the numbers and the answer at INFO, `xsum` at DEBUG", "what-joined")
+@pytest.mark.step(
+    "`xsum_request` logs the numbers and the answer at INFO, and `xsum` logs at DEBUG", "whats-new"
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_both_layers_of_log(worker, app, name):
-    """As in chapter 4: logger.info in the task, logger.debug in the function."""
+    """As in chapter 4, use logger.info in the task and logger.debug in the function."""
     numbers = ([700001, 200002],) if name == "xsum" else (700001, 200002)
     libs = logs(worker, app, f"tasks.math.{name}_request", numbers, SIGNS[name], "INFO")
-    assert libs, f"libs.math.{name} should log at DEBUG, it logged nothing."
+    assert libs, f"libs.math.{name} should log at DEBUG, but it logged nothing."
     for level, _, line in libs:
-        assert level == "DEBUG", f"libs.math.{name} should log at DEBUG, it logged at {level}: {line}"
+        assert level == "DEBUG", f"libs.math.{name} should log at DEBUG, but it logged at {level}: {line}"
 
 
-@pytest.mark.step("the tasks and the settings of chapter 4 are still there", "what-joined")
+@pytest.mark.step("the tasks and the settings of chapter 4 are still there", "whats-new")
 @pytest.mark.parametrize("name, numbers, result", [("sub", (4, 3), 1), ("divide", (7, 2), 3.5)])
 def test_request(celery_setup, app, name, numbers, result):
-    """Nothing else changes in this chapter."""
+    """Keep what chapter 4 had: nothing else changes in this chapter."""
     answers(app, f"tasks.math.{name}_request", numbers, result)
     has_setting(app, "result_expires", 3600)
 
@@ -91,7 +93,7 @@ def test_request(celery_setup, app, name, numbers, result):
 def test_signatures(add):
     short, long = add.s(2, 2), add.signature((2, 2), countdown=10)
     assert repr(short) == repr(long) == "tasks.math.add_request(2, 2)", (
-        f"Both signatures should print tasks.math.add_request(2, 2), they print {short!r} and {long!r}."
+        f"Both signatures should print tasks.math.add_request(2, 2), but they print {short!r} and {long!r}."
     )
     assert short != long, "A countdown is part of a signature: the two should differ."
     assert long.options["countdown"] == 10, "The countdown should travel in the signature's options."
@@ -119,7 +121,9 @@ def test_group(add):
     result = group(add.s(i, i) for i in range(10)).delay()
     gives("The group of ten additions", result, list(range(0, 20, 2)))
     done = result.completed_count()
-    assert done == 10 and result.successful(), f"The group should count 10 completed tasks, it counts {done}."
+    assert done == 10 and result.successful(), (
+        f"The group should count 10 completed tasks, but it counts {done}."
+    )
 
 
 def test_partial_group(add):
@@ -143,7 +147,7 @@ def test_chain_knows_its_parent(add, mul):
 
 
 @pytest.mark.step(
-    "ten additions, `add_request(i, i)`, and a chord of them into `xsum_request` give 90",
+    "a chord of ten additions, `add_request(i, i)`, into `xsum_request` gives 90",
     "chords-side-by-side-then-together",
 )
 def test_chord(add, xsum):
@@ -155,7 +159,7 @@ def test_chord(add, xsum):
 def test_group_piped_into_a_task_is_a_chord(add, xsum):
     piped = group(add.s(i, i) for i in range(10)) | xsum.s()
     kind = type(piped).__name__.strip("_")
-    assert kind == "chord", f"A group piped into a task should become a chord, it is a {kind}."
+    assert kind == "chord", f"A group piped into a task should become a chord, but it is a {kind}."
     gives("The group piped into xsum_request", piped.delay(), 90)
 
 
@@ -166,10 +170,10 @@ def test_group_with_a_failing_member(divide):
     found = result.get(timeout=10, propagate=False)
     kinds = [type(each).__name__ for each in found]
     assert kinds == ["float", "ZeroDivisionError", "float"], (
-        f"get(propagate=False) should list every member, the failed one as its exception; it gave {found!r}."
+        f"get(propagate=False) should list every member, the failed one as its exception, but it gave {found!r}."
     )
     done = result.completed_count()
-    assert done == 2 and result.failed(), f"Two of the three should count as completed, {done} do."
+    assert done == 2 and result.failed(), f"Two of the three should count as completed, but {done} do."
 
 
 def test_chord_whose_header_fails(worker, divide, xsum):
@@ -178,10 +182,10 @@ def test_chord_whose_header_fails(worker, divide, xsum):
         result.get(timeout=10)
     found = result.get(timeout=10, propagate=False)
     assert isinstance(found, ChordError), (
-        f"get(propagate=False) should give the ChordError, it gave {found!r}."
+        f"get(propagate=False) should give the ChordError, but it gave {found!r}."
     )
     assert f"xsum_request[{result.id}]" not in worker.logs(), (
-        "The body of that chord should not run, and it did."
+        "The body of that chord should not run, but it did."
     )
 
 
@@ -196,4 +200,4 @@ def test_link_error_is_called(worker, divide, add):
     with raises(ZeroDivisionError, "divide_request(1, 0) should raise ZeroDivisionError"):
         divide.apply_async((1, 0), link_error=add.si(700001, 200002)).get(timeout=10)
     found = wait_until(lambda: "900003" in worker.logs(), 5)
-    assert found, "The errback of divide_request(1, 0) should run in the worker, and it did not."
+    assert found, "The errback of divide_request(1, 0) should run in the worker, but it didn't."

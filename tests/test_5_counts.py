@@ -123,7 +123,7 @@ def test_commands_sent_to_redis(celery_setup, app, redis):
             found = {command: min(each[command] for each in rounds) for command in rounds[0]}
             more = {command: count for command, count in found.items() if count > wanted.get(command, 0)}
             assert not more, (
-                f"{name} should send Redis the commands that Celery needs for it, it sends {more} and not"
+                f"{name} should send Redis only the commands that Celery needs for it, but it sends {more}, not"
                 f" { ({command: wanted.get(command, 0) for command in more}) }."
             )
     finally:
@@ -150,7 +150,9 @@ def test_modules_that_the_app_imports(folder):
     found = [
         name for name in done.stdout.split() if name.split(".")[0] not in ("tasks", "libs", "celeryconfig")
     ]
-    assert done.returncode == 0, f"The app should import, it raised: {done.stderr.strip().splitlines()[-1:]}"
+    assert done.returncode == 0, (
+        f"The app should be importable, but it raised: {done.stderr.strip().splitlines()[-1:]}"
+    )
     assert not found, (
-        f"A worker should import Celery, loguru and the chapter's modules, and also imports {found}."
+        f"A worker should import only Celery, loguru and the chapter's modules, but it also imports {found}."
     )

@@ -17,6 +17,6 @@ def test_worker_that_is_stopped_gives_back_what_it_holds(celery_setup, app):
     celery_setup.worker.kill("SIGTERM")
     # No message waits for the visibility timeout, which is an hour.
     found = result.get(timeout=60)
-    assert found == list(range(12)), f"The group should give all its results in order, it gave {found}."
+    assert found == list(range(12)), f"The group should give all its results in order, but it gave {found}."
     shares = [each.logs().count("nap of 0.5 s") for each in celery_setup.worker_cluster]
-    assert all(shares), f"Both workers should run some of the group's tasks, they ran {shares}."
+    assert all(shares), f"Both workers should run some of the group's tasks, but they ran {shares}."

@@ -37,7 +37,7 @@ def start(number):
     folder = Path(os.environ.get("DIR") or ROOT / "my" / name).expanduser().resolve()
     short = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        sys.exit(f"{short} isn't empty and stays as it is: go on there, or name a new folder with DIR=.")
+        sys.exit(f"{short} isn't empty, so it is left as it is: go on there, or name a new folder with DIR=.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -54,8 +54,8 @@ def start(number):
         shutil.copy(source / path, folder / path)
     what = f"holds a copy of {source.relative_to(ROOT)}" if source else "is empty"
     own = "" if folder == ROOT / "my" / name else f" DIR={short}"
-    print(f"{short} {what}. Make it chapter {number}, as chapters/{name}/README.md says.")
-    print(f"make chapter-{number}-check{own} tells what is done and what is next.")
+    print(f"{short} {what}. Write chapter {number} there, as chapters/{name}/README.md says.")
+    print(f"make chapter-{number}-check{own} tells you what is done and what is next.")
 
 
 def diff(number, *options):
@@ -91,13 +91,13 @@ def compare(own, ours, number):
         elif None in codes:
             lines.append(f"{name}: yours isn't valid Python")
         elif codes[0] == codes[1]:
-            lines.append(f"{name}: the same code, other comments or formatting")
+            lines.append(f"{name}: the same code, with other comments or formatting")
         else:
             changes = difflib.unified_diff(*(each.splitlines() for each in codes), lineterm="", n=1)
             lines += [str(name), *(line for line in list(changes)[2:] if not line.startswith("@@"))]
     print(f"yours → chapter {number}'s     {same} of {len(names)} files are the same")
     print("\n".join(lines))
-    print("Another way may be as good: the check decides, not this.")
+    print("Your way may be just as good: the check decides, not this comparison.")
 
 
 def code(text):

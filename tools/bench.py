@@ -1,4 +1,4 @@
-"""Measure the course against what one would type without it.
+"""Compare the course with what you would type without it.
 
 usage: bench.py [FIGURE...]   measure all figures, or these, and keep their tables in .course/bench-STACK.json
        bench.py write         move the pinned stack's tables to tools/bench.json, and show them in the pages
@@ -86,7 +86,7 @@ def use(folder, env, start, client="true", typed=""):
             wait_until(lambda: " ready." in log() or process.poll() is not None, 300)
             ready = time.monotonic() - begin
             if " ready." not in log():
-                sys.exit(f"The worker `{start}` did not get ready:\n{log()[-2000:]}")
+                sys.exit(f"The worker `{start}` did not become ready:\n{log()[-2000:]}")
             numbers = re.findall(r"^[\d.]+$", run(client, cwd=folder, env=env, input=typed), re.MULTILINE)
             end = time.monotonic() - begin
             main = psutil.Process(process.pid)
@@ -126,7 +126,7 @@ def row(name, *sides):
 
 
 def setup(rounds, temp):
-    """From a fresh clone to the first result, and the same by hand with pip."""
+    """The time from a fresh clone to the first result, and the same by hand with pip."""
     result = "from tasks import add; print(add.delay(4, 4).get(timeout=30))"
     make = f"make -C course STACK={STACK} REDIS=embedded REDIS_PORT={free_port()}"
     course = f"{CLONE} && exec {make} chapter-1-worker", f"{make} chapter-1-shell", f"{make} stop"
@@ -154,7 +154,7 @@ def setup(rounds, temp):
 
 
 def start(rounds, temp):
-    """To `ready.`, by make and by the command typed."""
+    """The time to `ready.`, with make and with the command typed."""
     make = ROOT, None, f"exec make STACK={STACK} REDIS_PORT={PORT} chapter-3-worker"
     ours, against = alternate(rounds, use, make, (THREE, environment(URL), f"exec {CELERY}"))
     yield "to `ready.`", "ours, s", "typed, s", "ratio"
@@ -162,7 +162,7 @@ def start(rounds, temp):
 
 
 def suite(rounds, temp):
-    """`make test` on each stack, and in a clone with one chapter more: the core's last again."""
+    """`make test` on each stack, and in a clone with one more chapter, a copy of chapter 5."""
     clone, name = temp / "course", f"{int(CHAPTERS[-1].partition('-')[0]) + 1}-once-more"
     run(CLONE, cwd=temp)
     shutil.copytree(CORE, clone / "chapters" / name)
@@ -179,11 +179,11 @@ def suite(rounds, temp):
     (pinned,), (latest,), (longer,) = alternate(rounds, seconds, *suites)
     yield "`make test`", "seconds", "pinned, s", "ratio"
     yield row("`STACK=latest`", latest, pinned)
-    yield row(f"one chapter more (≤ {1 + 1 / len(CHAPTERS):.2f})", longer, pinned)
+    yield row(f"one more chapter (≤ {1 + 1 / len(CHAPTERS):.2f})", longer, pinned)
 
 
 def throughput(rounds, temp):
-    """Tasks a second, and the worker's memory: the core's last chapter, and the one file of chapter 1."""
+    """Tasks a second, and the worker's memory: the app of chapter 5, and the one file of chapter 1."""
     core = CORE, "tasks.math import add_request"
     ours, against = alternate(rounds, load, core, (ONE, "tasks import add"))
     yield "", "ours", "bare app", "ratio"
@@ -246,12 +246,12 @@ def pages(names):
         where, text = page.relative_to(ROOT), page.read_text()
         shown = [name for name, _ in MARKED.findall(text)]
         if text.count("\n<!-- bench: ") != len(shown) or set(shown) - set(tables):
-            sys.exit(f"{where}: close the bench markers, or measure with `make bench` what they name.")
+            sys.exit(f"{where}: close the bench markers, or measure what they name with `make bench`.")
         current = MARKED.sub(lambda found: found[1] + found[2] + tables[found[1]], text)
         if names == ["write"]:
             page.write_text(current)
         elif text != current:
-            sys.exit(f"{where} has other tables than tools/bench.json: type `make bench ARGS=write`.")
+            sys.exit(f"{where} doesn't show the tables of tools/bench.json: type `make bench ARGS=write`.")
 
 
 def main(names):
@@ -262,7 +262,7 @@ def main(names):
     if names in (["write"], ["check"]):
         return pages(names)
     if set(names) - set(figures):
-        sys.exit(f"A figure is one of {', '.join(figures)}; write and check stand alone.")
+        sys.exit(f"A figure is one of {', '.join(figures)}; write or check must be the only argument.")
     for name in [name for name in os.environ if name.startswith(UNWANTED)]:
         del os.environ[name]
     folders = os.environ["PATH"].split(os.pathsep)
@@ -277,6 +277,6 @@ if __name__ == "__main__":
     try:
         main(sys.argv[1:])
     except KeyboardInterrupt:
-        sys.exit("Interrupted: the figures that were finished are kept.")
+        sys.exit("Interrupted: the finished figures are kept.")
     except subprocess.CalledProcessError as error:
         sys.exit(f"`{error.cmd}` failed:\n{error.output[-2000:]}")

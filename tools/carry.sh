@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 fail() { echo "$1" >&2 && exit 1; }
 
 set -- $(ls chapters | grep '^[1-9][0-9]*-[a-z0-9-]*$' | sort -n | awk -F- -v from="${1-}" '$1 == from { on = 1 } on')
-[ $# -gt 1 ] || fail "Name the chapter that you changed, one that others come after, as in make carry FROM=2."
+[ $# -gt 1 ] || fail "Name the chapter that you changed, which can't be the last one: for example, make carry FROM=2."
 main=$(git rev-parse HEAD) objects=$(cd "$(git rev-parse --git-path objects)" && pwd)
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -21,7 +21,7 @@ git config core.quotePath false && git config core.excludesFile "$PWD/.gitignore
 
 # A chapter as a commit without its lesson: as it is in HEAD; and as it is now, which leaves $folder/index behind.
 committed() {
-    git cat-file -e "$main:chapters/$1" 2>/dev/null || fail "chapters/$1 is not committed yet: no change of it can be carried."
+    git cat-file -e "$main:chapters/$1" 2>/dev/null || fail "chapters/$1 is not committed yet, so its change can't be carried: commit it first."
     git commit-tree -m "$1" "$(git ls-tree "$main:chapters/$1" | sed '/[[:blank:]]README\.md$/d' | git mktree)"
 }
 now() (

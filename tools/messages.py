@@ -130,7 +130,7 @@ def watch(url):
                     print(f"{now - begin:8.3f}  {sentence}", flush=True)
         except redis.ConnectionError as error:
             if not lost:
-                print(f"No Redis answers at {url} ({error}): make redis starts one; waiting.", flush=True)
+                print(f"No Redis answers at {url} ({error}): waiting; make redis starts one.", flush=True)
             lost = True
             time.sleep(0.5)
         finally:

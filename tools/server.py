@@ -88,7 +88,7 @@ def start():
         )
         if wanted not in ("", kind):
             sys.exit(
-                f"REDIS={wanted} cannot start: another server answers at {at}; make stop ends it if it is ours."
+                f"REDIS={wanted} cannot start: another server answers at {at}; make stop stops it if it is ours."
             )
         return f"Redis: the {'embedded server' if kind == 'embedded' else 'server that already answers'} at {at}."
     if reply is not None:
@@ -102,7 +102,7 @@ def start():
         if wanted:
             sys.exit(f"{failure} Start Docker, or go on without it: REDIS=embedded.")
         if failure.startswith("Docker"):
-            print(f"{failure} The embedded server takes its place.")
+            print(f"{failure} The embedded server is used instead.")
     return start_embedded(here)
 
 
@@ -115,14 +115,14 @@ def start_embedded(port):
         launch(port, folder, appendonly="yes", appendfsync="no")
     except OSError as error:
         sys.exit(
-            f"The embedded Redis server cannot keep its data in {folder} ({error.strerror}): mend that, or take Docker."
+            f"The embedded Redis server cannot keep its data in {folder} ({error.strerror}): fix that, or use Docker."
         )
     # Where another terminal was quicker, ours has ended and the other's answers.
     if answers(port):
         return f"Redis: the embedded server, started at {HOST}:{port}."
     reason, kept = why_it_ended(folder), folder / "appendonlydir"
     if not DAMAGED.search(reason) or not kept.exists():
-        sys.exit(f"The embedded Redis server did not start ({reason}): mend that, or take Docker.")
+        sys.exit(f"The embedded Redis server did not start ({reason}): fix that, or use Docker.")
     aside = folder / time.strftime(f"damaged-%Y%m%d-%H%M%S-{os.getpid()}")
     kept.rename(aside)
     print(f"The data of the embedded Redis server is damaged ({reason}): it is kept in {aside}.")
@@ -188,7 +188,7 @@ def start_container(port):
         lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
         return f"Docker could not start Redis ({lines[-1].strip().rstrip('.')})."
     if not wait_until(lambda: answers(port), 30):
-        return "Docker started Redis, which does not answer."
+        return "Docker started Redis, but it doesn't answer."
 
 
 def up(number):
@@ -216,7 +216,7 @@ def stop():
         if is_embedded(here):
             ask(here, "SHUTDOWN")
             if not wait_until(lambda here=here: ask(here, "PING") is None, 10):
-                sys.exit(f"The embedded Redis server at {HOST}:{here} does not stop: end it with kill -9.")
+                sys.exit(f"The embedded Redis server at {HOST}:{here} doesn't stop: kill it with kill -9.")
             print(f"Redis: the embedded server at {HOST}:{here} is stopped; waiting tasks are kept.")
         elif answers(here):
             print(f"The Redis at {HOST}:{here} was not started here and is left alone.")

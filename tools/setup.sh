@@ -30,7 +30,7 @@ echo "Setting up $env."
 sh tools/uv.sh --version >/dev/null || exit 1
 message=$(sh tools/uv.sh venv --quiet --no-project --allow-existing --python "$python" $env 2>&1) || case $message in
 *interpreter* | *download*) fail "There is no Python $python here and none could be downloaded: $hint." ;;
-*) fail "The environment $env cannot be made ($(echo "$message" | tail -n 1)): mend that, and type the command again." ;;
+*) fail "The environment $env cannot be made ($(echo "$message" | tail -n 1)): fix that, and type the command again." ;;
 esac
 sh tools/uv.sh pip install --quiet --require-hashes --no-deps --python $env --requirement $lock ||
     fail "The packages could not be installed: with a network, type the command again."

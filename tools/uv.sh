@@ -18,7 +18,7 @@ if [ ! -x $own/bin/uv ]; then
     python=$(python3 -c 'import sys; from importlib.util import find_spec; print(sys.executable if find_spec("pip") else "")' 2>/dev/null) ||
         fail "Python is missing: install python3 with its venv module, or uv, and type the command again."
     mkdir -p .course 2>/dev/null && [ -w .course ] ||
-        fail "This folder cannot be written to: give yourself the right to write in $PWD, and type the command again."
+        fail "This folder cannot be written to: give yourself write permission for $PWD, and type the command again."
     # Built aside and moved when whole, so that an interrupted set-up leaves nothing half done.
     new=$own.$$
     trap 'rm -rf "$new"' EXIT

@@ -100,7 +100,7 @@ def look_for_workers(app, client):
 
 def refuse(worker):
     sys.exit(
-        f"A worker of different code uses this server ({worker}): stop it with Ctrl-C in its terminal, or take another"
+        f"A worker of different code uses this server ({worker}): stop it with Ctrl-C in its terminal, or use another"
         " server with REDIS_PORT=6390, because the two would take each other's messages and throw them away."
     )
 
@@ -110,7 +110,7 @@ def look_at_messages(app, client, number, worker_is_up):
     taken = client.hlen("unacked")
     if taken and not worker_is_up:
         print(
-            f"{taken} taken and unfinished: a worker that was killed had these messages. Redis hands them out again"
+            f"{taken} taken and unfinished: a worker that was killed had these messages. They go back into the queue"
             " after the visibility timeout, an hour unless you set it."
         )
     counts, more = Counter(), 0
