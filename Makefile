@@ -7,7 +7,7 @@ ENV = $(if $(filter pinned,$(STACK)),.venv,.venv-$(STACK))
 RUN = @$(ENV)/bin/python
 PYTEST = $(RUN) -m pytest
 # Where the stack is gone, or not there yet, any Python will do.
-ANY = @"$$(command -v $(ENV)/bin/python || command -v python3)"
+ANY = @python=$$(command -v $(ENV)/bin/python || command -v python3) || { echo 'Python is missing: install python3, and type the command again.' >&2; exit 1; }; "$$python"
 COMPILE = @sh tools/uv.sh pip compile --quiet --universal --python-version 3.11 --no-annotate --no-emit-index-url --no-emit-find-links
 LOCK = $(COMPILE) --no-header --generate-hashes --output-file tools/locks
 # Strict: a package that cannot be looked up is no clean one. SECURITY.md has the reason for what is passed over.
@@ -61,7 +61,7 @@ test: setup-test ## run every chapter's tests and lesson
 	$(PYTEST) $(ARGS)
 test-docker: setup-test ## run them on containers
 	$(PYTEST) --docker $(ARGS)
-test-resilience: setup-test ## kill, interrupt and damage things, and see what survives
+test-resilience: setup setup-test ## kill, interrupt and damage things, and see what survives
 	$(PYTEST) tests/resilience --dist load $(ARGS)
 bench: setup-test ## compare the course with what you would type without it (ARGS="start" for one figure)
 	$(RUN) tools/bench.py $(ARGS)

@@ -123,7 +123,7 @@ class WorkerProcess(ProcessContainer):
     def launch(self):
         with self.log.open("wb") as log:
             return subprocess.Popen(
-                self.command,
+                [str(course.PROGRAMS / self.command[0]), *self.command[1:]],
                 cwd=self.folder,
                 env=environment() | self.variables,
                 stdin=subprocess.DEVNULL,

@@ -106,15 +106,19 @@ def point_to_port(has_backend):
 
 
 def run(number, *command):
-    """Become a command in the chapter's folder."""
+    """Become one of the stack's programs in the chapter's folder."""
     os.chdir(folder(number))
     os.environ["PATH"] = f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     if port() != 6379:
         asked = f"from celery.app.utils import find_app; exit(not find_app({APP!r}).conf.result_backend)"
         point_to_port(
-            not subprocess.run(["python", "-c", asked], capture_output=True, check=False).returncode
+            not subprocess.run(
+                [PROGRAMS / "python", "-c", asked], capture_output=True, check=False
+            ).returncode
         )
-    os.execvp(command[0], command)
+    # By its path: a folder with a colon in its name cannot be on PATH.
+    program = str(PROGRAMS / command[0])
+    os.execv(program, [program, *command[1:]])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,12 @@ The first of these serves: whatever already answers on the port, Docker, the emb
 REDIS=docker or REDIS=embedded in the environment chooses, REDIS_PORT takes another port than 6379.
 """
 
+import signal
+
+if __name__ == "__main__":
+    # Ctrl-C ends it at once and without a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import hashlib
 import os
 import re
@@ -212,7 +218,8 @@ def stop():
     for container in containers(project(port()) if only else None):
         output("docker", "stop", container)
         print("Redis: the container is stopped; waiting tasks are kept.")
-    for here in only or sorted({6379} | {int(path.name) for path in DATA.glob("[0-9]*")}):
+    ports = {int(path.name) for path in DATA.glob("*") if path.name.isdecimal()}
+    for here in only or sorted(ports | {port()}):
         if is_embedded(here):
             ask(here, "SHUTDOWN")
             if not wait_until(lambda here=here: ask(here, "PING") is None, 10):
@@ -225,8 +232,5 @@ def stop():
 
 
 if __name__ == "__main__":
-    try:
-        if message := {"start": start, "stop": stop, "logs": logs, "down": down}[sys.argv[1]]():
-            print(message)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    if message := {"start": start, "stop": stop, "logs": logs, "down": down}[sys.argv[1]]():
+        print(message)

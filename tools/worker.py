@@ -7,10 +7,15 @@ Two workers of different code on one server take each other's messages and throw
 the second. It says which messages wait, and what this worker will do with them. Then this process is Celery's own.
 """
 
+import signal
+
+if __name__ == "__main__":
+    # Ctrl-C ends it at once and without a traceback, until Celery takes over.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import json
 import os
 import re
-import signal
 import sys
 import time
 from collections import Counter
@@ -61,7 +66,7 @@ def connect(url, setting, variable):
         client.setrange("course-look", 0, "")  # a write that changes nothing
         return client
     except (redis.RedisError, ValueError) as error:
-        if re.search("NOAUTH|WRONGPASS|assword|uthentication", str(error)):
+        if re.search("NOAUTH|WRONGPASS|assword|uthenticat", str(error)):
             sys.exit(f"{where} wants a password: {instead} redis://:PASSWORD@HOST:PORT/0.")
         if isinstance(error, redis.ResponseError):
             sys.exit(f"{where} refuses writes ({error}): {instead} another server's URL.")
@@ -78,13 +83,12 @@ def look_for_workers(app, client):
     A worker that was started here is known by the name of one of its connections, also while it starts or is
     suspended. Others are asked: a worker listens for remote control, by a pattern.
     """
-    here, own = os.getcwd(), client.client_id()
-    client.client_setname(MARK + quote(here))
+    here, own = os.getcwd(), str(client.client_id())
+    # In one transaction, so that of two workers which start at once the second sees the first.
+    _, clients = client.pipeline().client_setname(MARK + quote(here)).client_list().execute()
     database = str(client.connection_pool.connection_kwargs.get("db") or 0)
-    clients = [each for each in client.client_list() if each["db"] == database]
-    marked = [
-        each["name"] for each in clients if each["name"].startswith(MARK) and int(each["id"]) < int(own)
-    ]
+    clients = [each for each in clients if each["db"] == database]
+    marked = [each["name"] for each in clients if each["name"].startswith(MARK) and each["id"] != own]
     for folder in (unquote(name.removeprefix(MARK)) for name in marked):
         if folder != here:
             refuse(f"started in {folder}")
@@ -117,7 +121,9 @@ def look_at_messages(app, client, number, worker_is_up):
     for queue in app.amqp.queues:
         size = client.llen(queue)
         more += max(0, size - LOOKED_AT)
-        counts.update(task_of(client.lindex(queue, -1 - at)) for at in range(min(size, LOOKED_AT)))
+        waiting = (client.lindex(queue, -1 - at) for at in range(min(size, LOOKED_AT)))
+        # A worker may have taken some of them meanwhile.
+        counts.update(task_of(message) for message in waiting if message is not None)
     if not counts:
         return
     parts = [f"{count} of {name}" if name else f"{count} unreadable" for name, count in counts.items()]
@@ -179,7 +185,4 @@ def main(number, *options):
 
 
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except KeyboardInterrupt:
-        sys.exit(130)
+    main(*sys.argv[1:])

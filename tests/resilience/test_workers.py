@@ -1,0 +1,204 @@
+"""A worker is started where it cannot serve or would do harm; a worker is stopped, and leaves nothing behind."""
+
+import random
+import socket
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import worker as tool
+from course import STACK, URLS, free_port, wait_until
+from server import ask, launch
+
+
+def test_worker_of_another_chapter_is_up(checkout):
+    first = checkout.worker(2)
+    refusal = "A worker of different code uses this server (started in "
+    checkout.make("chapter-3-worker", refusal, fails=True)
+    second = checkout.worker(2, "-c 1 -n second@%h")
+    checkout.gives(checkout.add(4, 4), 8)
+    second.kill()
+    first.sendcontrol("z")
+    first.expect("Stopped")
+    checkout.make("chapter-3-worker", refusal, fails=True)
+    first.kill()
+    checkout.worker(3)  # what a killed worker leaves in Redis stops nobody
+
+
+def test_two_workers_of_different_chapters_in_the_same_instant(checkout, turn):
+    checkout.make("redis")
+    terminals = [checkout.terminal(f"make chapter-{number}-worker") for number in (2, 3)]
+    ends = [terminal.expect([r" ready\.", "different code"]) for terminal in terminals]
+    assert sorted(ends) == [0, 1], f"One should be ready and the other refused, not {ends}."
+
+
+def test_messages_wait(checkout):
+    checkout.make("redis")
+    results = [checkout.add(i, i) for i in range(3)]
+    terminal = checkout.terminal("make chapter-3-worker")
+    terminal.expect("3 of tasks.add; this worker doesn't know tasks.add and throws those away")
+    terminal.sendcontrol("c")
+    terminal.ends()
+    worker = checkout.terminal("make chapter-2-worker")
+    worker.expect("3 of tasks.add; this worker runs them")
+    for i, result in enumerate(results):
+        checkout.gives(result, 2 * i)
+    worker.kill()
+    checkout.redis.lpush("celery", "not JSON", "[" * 100_000, *["{}"] * 1198)
+    checkout.terminal("make chapter-2-worker").expect("100 unreadable, 1100 more; an unreadable message")
+    checkout.make("chapter-2-purge ARGS=-f", "messages from 1 known task queue")
+    assert not checkout.redis.llen("celery"), "The purge should leave no message."
+
+
+def test_messages_are_taken_while_the_worker_looks_at_them(capsys):
+    app = SimpleNamespace(amqp=SimpleNamespace(queues=["celery"]), tasks={})
+    client = SimpleNamespace(hlen=lambda _: 0, llen=lambda _: 3, lindex=lambda *_: None)
+    tool.look_at_messages(app, client, "2", True)
+    said = capsys.readouterr().out
+    assert not said, f"A queue that was drained meanwhile has nothing to tell of, this was said: {said}"
+
+
+def test_something_else_listens(checkout):
+    refusal = "which isn't Redis: take another with REDIS_PORT"
+    with socket.create_server(("127.0.0.1", checkout.port)):  # silent
+        checkout.make("chapter-1-worker", refusal, fails=True)
+        url = f"CELERY_BROKER_URL=redis://127.0.0.1:{checkout.port}/0"
+        checkout.make(f"chapter-1-worker {url}", f"No Redis answers at {url}", fails=True)
+    web = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(checkout.port)]
+    checkout.started.append(subprocess.Popen(web, stderr=subprocess.DEVNULL))
+    wait_until(lambda: ask(checkout.port, "PING"))
+    checkout.make("chapter-1-worker", refusal, fails=True)
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        ({"requirepass": "secret"}, "wants a password: set CELERY_BROKER_URL and CELERY_RESULT_BACKEND to"),
+        ({"replicaof": "127.0.0.1 1"}, "refuses writes (You can't write against a read only replica.): set"),
+        ({"maxmemory": 1}, "command not allowed when used memory > 'maxmemory'.): set"),
+        ({"min_replicas_to_write": 1}, "refuses writes (NOREPLICAS Not enough good replicas to write.): set"),
+    ],
+)
+def test_server_refuses(checkout, tmp_path, options, sentence):
+    port = free_port()
+    checkout.started.append(launch(port, tmp_path, **options))
+    checkout.make(f"chapter-2-worker REDIS= REDIS_PORT={port}", sentence, fails=True)
+    if "requirepass" in options:
+        url = f"redis://:secret@127.0.0.1:{port}/0"
+        checkout.make("chapter-2-worker", sentence, fails=True, CELERY_BROKER_URL=url.replace("secret", "no"))
+        checkout.worker(2, **dict.fromkeys(URLS, url))
+
+
+def test_mistake_in_the_code(checkout):
+    (checkout.folder / "chapters" / "3-project-tree" / "tasks" / "math.py").write_text("def add(x, y:")
+    checkout.edit("2-configuration/celeryconfig.py", "redis://", "redsi://")
+    checkout.edit("1-first-steps/tasks.py", "redis://127.0.0.1:6379", "redis://127.0.0.1:1")
+    errors = ("No Redis answers at broker_url", "No such transport: redsi", "SyntaxError")
+    for number, error in enumerate(errors, 1):
+        # With this empty, the chapter's own broker counts.
+        terminal = checkout.terminal(f"make chapter-{number}-worker", CELERY_BROKER_URL="")
+        terminal.expect(error)
+        terminal.ends()
+
+
+@pytest.mark.parametrize(
+    "command, sentence",
+    [
+        ("chapter-9-worker", "There is no chapter 9: the chapters are 1-first-steps, 2-configuration, 3"),
+        ("chapter-08-diff", "There is no chapter 08: "),
+        ("chapter-2-configuration-worker", "There is no chapter 2-configuration: "),
+        ("chapter-1-worker DIR=nowhere", "There is no folder nowhere: "),
+        ("chapter-1-worker REDIS_PORT=abc", "REDIS_PORT=abc is no port: "),
+        ("stop REDIS_PORT=70000", "REDIS_PORT=70000 is no port: "),
+        ("setup STACK=newest", 'There is no stack "newest": '),
+        ("chapter-1-worker CELERY_BROKER_URL=redis://127.0.0.1:1/0", "No Redis answers at CELERY_BROKER_URL"),
+        ("chapter-1-worker CELERY_BROKER_URL=redis://no.invalid/0", "No Redis answers at CELERY_BROKER_URL"),
+        ("chapter-1-worker CELERY_BROKER_URL=redis://x:y/0", "No Redis answers at CELERY_BROKER_URL"),
+    ],
+)
+def test_mistyped_command(checkout, command, sentence):
+    (checkout.folder / "chapters" / "2-configuration.bak").mkdir()
+    checkout.make(command, sentence, fails=True)
+
+
+def test_suite_in_awkward_folders(checkout):
+    (checkout.folder / "a folder").mkdir()
+    checkout.make("chapter-1-test ARGS='-n 0 -k add'", " passed", TMPDIR=str(checkout.folder / "a folder"))
+    assert not list(checkout.folder.rglob("ran")), "No part of the folder's name should be run as a command."
+    checkout.make("--dry-run setup", "setup.sh latest", STACK="latest")
+
+
+@pytest.fixture
+def worker(request, checkout):
+    """The worker of chapter 2, with a task that takes two seconds and runs: its id is in `worker.task`."""
+    late = getattr(request, "param", False)  # its acknowledgement, which no chapter sets for all tasks
+    checkout.edit("2-configuration/tasks.py", "result =", "__import__('time').sleep(2)\n    result =")
+    checkout.edit("2-configuration/celeryconfig.py", "broker", f"task_acks_late = {late}\nbroker")
+    worker = checkout.worker(2)
+    worker.task = checkout.add(4, 4)
+    worker.expect(r"asked: 4 \+ 4")
+    return worker
+
+
+def test_ctrl_c_once_finishes_the_task(checkout, worker):
+    worker.sendcontrol("c")
+    checkout.gives(worker.task, 8)
+    worker.ends()
+
+
+@pytest.mark.parametrize("worker", [True], indirect=True)
+@pytest.mark.parametrize("twice", [True, False])
+def test_task_is_kept_at_ctrl_c_twice_and_at_a_closed_terminal(checkout, worker, twice, turn):
+    if twice:
+        worker.sendcontrol("c")
+        worker.expect("Warm shutdown")
+        worker.sendcontrol("c")
+    else:
+        worker.close()
+    worker.ends()
+    kept = checkout.redis.llen("celery") + (0 if twice else checkout.redis.hlen("unacked"))
+    assert kept == 1 or checkout.redis.keys("celery-task-meta-*"), "The task should be kept or done."
+    checkout.worker(2)
+    if twice:
+        checkout.gives(worker.task, 8)
+
+
+@pytest.mark.parametrize("worker, late", [(False, False), (True, True)], indirect=["worker"])
+def test_stop_while_a_task_runs(checkout, worker, late, turn):
+    checkout.make("stop", "waiting tasks are kept")
+    worker.expect("Trying to re-establish the connection")
+    checkout.make("redis")
+    checkout.gives(worker.task, 8)
+    if STACK == "latest" and (late or wait_until(lambda: not worker.processes(), 3)):
+        # Celery 5.7 acknowledges the old task on the old connection, and ends: always late, rarely else.
+        worker.ends()
+        checkout.worker(2)
+    checkout.gives(checkout.add(2, 3), 5)
+
+
+def test_ctrl_c_while_the_server_is_gone(checkout):
+    worker = checkout.worker(2)
+    checkout.make("stop")
+    worker.expect("Trying to re-establish the connection")
+    worker.sendcontrol("c")
+    if not wait_until(lambda: not worker.processes(), 8):
+        worker.sendcontrol("c")
+    worker.ends()
+
+
+def test_ctrl_c_while_it_starts(checkout, turn):
+    def interrupted(command, seconds, shown=""):
+        terminal = checkout.terminal(command)
+        terminal.expect(shown)
+        time.sleep(seconds)
+        terminal.sendcontrol("c")
+        terminal.ends()
+        assert "Traceback" not in terminal.text(), f"Ctrl-C should show no traceback:\n{terminal.text()}"
+
+    with socket.create_server(("127.0.0.1", checkout.port)):  # silent, which takes two seconds to notice
+        interrupted("make redis", 1)
+    for _ in range(3):
+        interrupted("make chapter-2-worker", random.uniform(0, 0.8), "Redis: ")
+    checkout.worker(2)
