@@ -115,7 +115,7 @@ def start():
 def start_embedded(port):
     folder = DATA / str(port)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Tasks that wait are still there after a stop. Each write reaches the system before its reply, whatever the
         # disk does then: a killed server loses nothing.
         launch(port, folder, appendonly="yes", appendfsync="no")

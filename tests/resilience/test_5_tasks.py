@@ -9,7 +9,7 @@ import pytest
 from celery import chord
 from celery.exceptions import TimeoutError as CeleryTimeout
 from course import ROOT, STACK, wait_until
-from grading import gives, raises
+from grading import gives, raises, ready
 
 SOON = {"broker_transport_options": {"visibility_timeout": 1}}
 ADD = "tasks.math.add_request"
@@ -53,7 +53,7 @@ def test_early_acknowledged_task_of_a_killed_worker_is_gone(worker, app, app_und
     wait_until(lambda: redis.exists("runs") and not redis.hlen("unacked"))
     worker.kill()
     assert not redis.hlen("unacked") + redis.llen("celery"), "Nobody should have the message any more."
-    app_under_test.add_worker().ready()
+    ready(app_under_test.add_worker())
     with raises(CeleryTimeout, "With early acknowledgement get(timeout=2) should raise TimeoutError"):
         result.get(timeout=2)
 
