@@ -18,6 +18,7 @@ import course
 import server
 from celery import _state
 from celery.app.utils import find_app
+from celery.result import AsyncResult
 from course import environment, free_port, wait_until
 from grading import described, short
 from pytest_celery import CeleryTestContainer, CeleryTestWorker
@@ -236,6 +237,9 @@ class AppUnderTest:
                 del sys.modules[name]
 
     def close(self):
-        gc.collect()  # a result that is deleted after its server has gone would look for it, for 20 seconds
+        # A result that is deleted after its server has gone would look for it, for 20 seconds.
+        for thing in gc.get_objects():
+            if issubclass(type(thing), AsyncResult):
+                thing.backend = None
         for node in (*self.workers, *([self.broker, self.backend] if self.own else [])):
             node.teardown()
