@@ -153,7 +153,7 @@ class ProcessFactory:
 
     def python(self, worker):
         """Return the command of a Python prompt where the worker runs."""
-        return [str(course.PROGRAMS / "python")]
+        return [str(course.PROGRAMS / "python"), "-q"]
 
     def close(self):
         if self.shared:
