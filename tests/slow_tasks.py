@@ -6,6 +6,7 @@ the chapter's files stay as their author wrote them.
 
 import json
 import os
+import signal
 import time
 
 from celery.app.utils import find_app
@@ -30,3 +31,12 @@ def interrupted():
     if times == 1:
         time.sleep(30)
     return times
+
+
+@app.task(name="slow.killed")
+def killed(name, *arguments):
+    """Call a task here, as a function; the first time, kill this process before it can answer."""
+    answer = app.tasks[name](*arguments)
+    if app.backend.client.incr("runs") == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answer

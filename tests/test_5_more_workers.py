@@ -1,4 +1,4 @@
-"""Chapter 5: two workers share a group, and one of them is stopped. What becomes of a killed one is in chapter 2's tests."""
+"""Chapter 5: two workers share a group, and one of them is stopped. What becomes of a killed one is in chapter 6's tests."""
 
 import time
 

@@ -39,10 +39,10 @@ def words_of(line):
 
 
 class Watch:
-    """Turns commands into sentences; remembers which messages are taken, and how many results a chord has."""
+    """Turns commands into sentences; remembers which messages are taken or on their way back, and a chord's results."""
 
     def __init__(self):
-        self.taken, self.joined, self.waited = {}, {}, set()
+        self.taken, self.joined, self.returning, self.waited = {}, {}, set(), set()
 
     def sentence(self, words):
         """Return the line that a command deserves, or None."""
@@ -52,9 +52,12 @@ class Watch:
         if command == "HSET" and key == "unacked":
             self.taken[rest[0]] = name = self.name(rest[1])
             return f"broker → worker   {name} is taken"
+        if command == "HGET" and key == "unacked":
+            # Celery reads a taken message in order to put it back: it deletes it next, and then pushes it.
+            self.returning.add(rest[0])
         if command == "HDEL" and key == "unacked":
             name = self.taken.pop(rest[0], None)
-            return name and f"worker → broker   {name} is acknowledged"
+            return name and rest[0] not in self.returning and f"worker → broker   {name} is acknowledged"
         if command == "SUBSCRIBE" and key.startswith(RESULT) and key not in self.waited:
             self.waited.add(key)
             return f"client … backend  waits for {key[len(RESULT) :][:8]}"
@@ -70,8 +73,8 @@ class Watch:
         name = self.name(text)
         headers, tag = self.fields(text)
         queue = queue.partition("\x06")[0]  # a queue has a list for each priority
-        if tag in self.taken:
-            del self.taken[tag]
+        if tag in self.returning:
+            self.returning.remove(tag)
             return f"worker → broker   {name} goes back into queue '{queue}'"
         sender = "worker" if headers.get("parent_id") or headers.get("retries") else "client"
         held = f" until {headers['eta']}" if headers.get("eta") else ""

@@ -1,0 +1,215 @@
+"""Chapter 6: a ledger whose entries are tried again, limited in time, and safe to make twice."""
+
+import importlib
+import re
+import shutil
+import sqlite3
+import time
+from contextlib import closing, contextmanager
+
+import course
+import pytest
+from celery import signals
+from course import wait_until
+from grading import answers, gives, has_setting, lists, logs, raises, task
+
+NAME = "tasks.ledger.enter_request"
+MATH = ["add", "sub", "mul", "divide", "xsum"]
+LEDGER = "ledger.db"
+# A worker with one process notices at once that it was killed; one with more looks every five seconds.
+ONE = ["-c", "1", "--without-mingle", "--without-gossip"]
+
+
+@pytest.fixture(scope="module")
+def folder(number, tmp_path_factory):
+    """A copy of the folder under test, so that its ledger is the tests' own."""
+    original = course.folder(number)
+    ignored = shutil.ignore_patterns("__pycache__", ".*", f"{LEDGER}*")
+    return shutil.copytree(original, tmp_path_factory.mktemp("copy") / original.name, ignore=ignored)
+
+
+@pytest.fixture
+def ledger(app, folder):
+    """The path of the ledger, which is not there yet."""
+    path = folder / LEDGER
+    path.unlink(missing_ok=True)
+    return path
+
+
+@pytest.fixture
+def enter(ledger):
+    """The chapter's function."""
+    try:
+        return importlib.import_module("libs.ledger").enter
+    except (ImportError, AttributeError):
+        raise AssertionError("libs/ledger.py should have a function enter.") from None
+
+
+@contextmanager
+def locked(path):
+    """Hold the lock that a connection needs to write."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        yield
+
+
+def balances(enter, *entries):
+    """Fail unless these entries, made in turn, return these balances."""
+    for id, amount, wanted in entries:
+        found = enter(id, amount)
+        assert found == wanted, f"enter({id!r}, {amount}) should return {wanted}, it returned {found!r}."
+
+
+def test_lesson(lesson):
+    lesson.holds()
+
+
+@pytest.mark.step(
+    '`libs.ledger.enter("rent", -500)` returns the balance, -500.0, and keeps the entry in `ledger.db`',
+    "the-ledger",
+)
+def test_enter_keeps_an_amount(enter, ledger):
+    """Create the table if it isn't there, insert the row, and select the sum: sqlite3.connect("ledger.db") makes the file."""
+    balances(enter, ("rent", -500, -500.0), ("pay", 2000, 1500.0))
+    assert ledger.exists(), f"enter should keep its entries in {LEDGER}, and there is no such file."
+
+
+@pytest.mark.step("the same id again changes nothing", "the-ledger")
+def test_an_id_is_entered_once(enter):
+    """Make the id the table's PRIMARY KEY, and type INSERT OR IGNORE."""
+    try:
+        balances(enter, ("pay", 2000, 2000.0), ("pay", 2000, 2000.0), ("pay", 3000, 2000.0))
+    except sqlite3.IntegrityError as error:
+        raise AssertionError(f"The same id again should be ignored, and raised {error}.") from None
+
+
+@pytest.mark.step(
+    "`enter` raises OperationalError within a second while another connection has locked `ledger.db`",
+    "the-ledger",
+)
+def test_enter_does_not_wait_for_long(enter, ledger):
+    """sqlite3.connect waits for five seconds unless its timeout says otherwise."""
+    begin = time.monotonic()
+    with locked(ledger), raises(sqlite3.OperationalError, "enter should raise OperationalError here"):
+        enter("gift", 100)
+    seconds = time.monotonic() - begin
+    assert seconds < 1, f"enter should give up within a second, it took {seconds:.1f}."
+
+
+@pytest.mark.step(
+    "`from tasks import enter_request` works, and the worker lists `tasks.ledger.enter_request`", "the-ledger"
+)
+def test_package_offers_the_task(worker, app):
+    """Write tasks/ledger.py like tasks/math.py, and import the task in tasks/__init__.py."""
+    found = getattr(importlib.import_module("tasks"), "enter_request", None)
+    assert found is not None, (
+        "`from tasks import enter_request` should work: tasks/__init__.py has no enter_request."
+    )
+    lists(worker, [NAME])
+
+
+@pytest.mark.step(
+    '`enter_request.delay("rent", -500).get(timeout=10)` gives -500.0, and gives it again', "the-ledger"
+)
+def test_enter_request(celery_setup, app, ledger):
+    """The task calls ledger.enter with what it was given."""
+    for _ in range(2):
+        answers(app, NAME, ("rent", -500), -500.0)
+
+
+@pytest.mark.step("`enter_request` logs `rent: -500` and the answer at INFO, `enter` at DEBUG", "the-ledger")
+def test_both_layers_of_log(worker, app, ledger):
+    """As in chapter 4: logger.info in the task, logger.debug in the function."""
+    libs = logs(worker, app, NAME, ("n700001", 200002), ": ", "INFO")
+    assert libs, "libs.ledger.enter should log at DEBUG, it logged nothing."
+    for level, _, line in libs:
+        assert level == "DEBUG", f"libs.ledger.enter should log at DEBUG, it logged at {level}: {line}"
+
+
+@pytest.mark.step(
+    "a locked ledger means a retry after 1 second, then after 2, and then an answer if the lock is gone",
+    "try-again",
+)
+def test_a_locked_ledger_is_tried_again(worker, app, redis, ledger):
+    """@app.task takes autoretry_for, a tuple of exceptions. retry_backoff=True doubles the pause, retry_jitter=False keeps it so."""
+    before = len(worker.logs())
+    with locked(ledger):
+        result = task(app, NAME).delay("gift", 100)
+        wait_until(lambda: "Retry in 2s" in worker.logs()[before:] or result.ready(), 5)
+        pauses = re.findall(r"Retry in (\w+)", worker.logs()[before:])
+        assert pauses == ["1s", "2s"], (
+            "While the ledger is locked, the worker should log a retry in 1s and then one in 2s,"
+            f" it logged {pauses or 'none'} and the state is {result.state}."
+        )
+        [waiting] = app.control.inspect(timeout=10, limit=1).scheduled().values()
+        found = result.state, result.ready(), len(waiting), redis.hlen("unacked")
+    assert found == ("RETRY", False, 1, 1), (
+        "A task that waits for its retry should be RETRY and not ready, one that is scheduled and one that is not"
+        f" acknowledged; it is {found}."
+    )
+    gives("enter_request, once the lock is gone,", result, 100.0)
+
+
+@pytest.mark.step("if the lock stays, the task fails after three retries", "try-again")
+def test_the_task_gives_up(app, ledger):
+    """max_retries is an option of @app.task too."""
+    reasons = []
+
+    def note(reason, **_):
+        reasons.append(str(reason))
+
+    signals.task_retry.connect(note)
+    try:
+        with locked(ledger):
+            # Run here, where retries don't wait for each other.
+            state = task(app, NAME).apply(("gift", 100)).state
+    finally:
+        signals.task_retry.disconnect(note)
+    pauses = re.findall(r"Retry in (\w+)", " ".join(reasons))
+    assert (state, pauses) == ("FAILURE", ["1s", "2s", "4s"]), (
+        "If the ledger stays locked, enter_request should be retried after 1s, 2s and 4s, and be FAILURE;"
+        f" it was retried after {pauses or 'none'}, and is {state}."
+    )
+
+
+@pytest.mark.step("an amount that can't be stored, `{}`, fails at once", "try-again")
+def test_what_cannot_succeed_is_not_tried_again(worker, app, ledger):
+    """autoretry_for lists what passes by itself, sqlite3's OperationalError alone."""
+    before = len(worker.logs())
+    with raises(sqlite3.ProgrammingError, 'enter_request("bonus", {}) should raise ProgrammingError'):
+        task(app, NAME).delay("bonus", {}).get(timeout=5)
+    assert "Retry in" not in worker.logs()[before:], (
+        'enter_request("bonus", {}) should fail at once, it was retried.'
+    )
+
+
+@pytest.mark.step("the soft limit is 10 seconds, the hard limit 20", "time-limits")
+@pytest.mark.parametrize("kind, option, wanted", [("soft", "soft_time_limit", 10), ("hard", "time_limit", 20)])
+def test_limits(app, kind, option, wanted):
+    """soft_time_limit and time_limit are options of @app.task, in seconds."""
+    found = getattr(task(app, NAME), option)
+    assert found == wanted, f"The {kind} limit of enter_request should be {wanted} seconds, it is {found}."
+
+
+@pytest.mark.step(
+    "a task whose process is killed runs again, and enters its amount once", "when-a-process-is-killed"
+)
+@pytest.mark.isolated(slow_tasks=True, args=ONE)
+def test_a_killed_task_enters_once(celery_setup, app, ledger, redis):
+    """celeryconfig.py needs task_acks_late and task_reject_on_worker_lost, both True."""
+    result = app.tasks["slow.killed"].delay(NAME, "pay", 2000)
+    gives("A task whose process is killed after the entry should run again: it", result, 2000.0)
+    runs = int(redis.get("runs"))
+    assert runs == 2, f"A task whose process is killed should run twice, it ran {runs} time(s)."
+
+
+@pytest.mark.step(
+    "the visibility timeout is an hour, and the tasks of chapter 5 are still there",
+    "when-the-worker-is-killed",
+)
+def test_settings_and_the_other_tasks(worker, app):
+    """broker_transport_options is a dictionary, its visibility_timeout is in seconds. Nothing else changes in this chapter."""
+    has_setting(app, "broker_transport_options", lambda found: found.get("visibility_timeout") == 3600)
+    has_setting(app, "result_expires", 3600)
+    lists(worker, [f"tasks.math.{name}_request" for name in MATH])
+    answers(app, "tasks.math.xsum_request", ([1, 2, 3],), 6)
