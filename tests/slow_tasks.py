@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import time
+from itertools import product
 
 from celery.app.utils import find_app
 from loguru import logger
@@ -27,10 +28,19 @@ def nap(seconds, note=None):
 @app.task(name="slow.interrupted")
 def interrupted():
     """Count the runs in Redis; take half a minute the first time, and no time the next."""
-    times = app.backend.client.incr("runs")
+    return interrupt("runs")
+
+
+def interrupt(key):
+    times = app.backend.client.incr(key)
     if times == 1:
         time.sleep(30)
     return times
+
+
+# The same with each combination of two options, whatever the chapter's settings are.
+for late, reject in product([False, True], repeat=2):
+    app.task(name=f"slow.{late=},{reject=}", acks_late=late, reject_on_worker_lost=reject)(interrupt)
 
 
 @app.task(name="slow.killed")

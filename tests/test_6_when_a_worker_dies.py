@@ -1,47 +1,45 @@
-"""Chapter 6: what becomes of a task whose process, or whole worker, is killed, and of one that takes too long."""
+"""Chapter 6: what becomes of a task whose process, or whole worker, is killed."""
 
+import json
 import time
+from itertools import product
 
 import pytest
-from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
+from celery.exceptions import WorkerLostError
 from course import wait_until
 from grading import answers, gives, raises
 
 SOON = {"broker_transport_options": {"visibility_timeout": 1}}
-# A worker with one process notices at once that it was killed; one with more looks every five seconds.
-ONE = ["-c", "1", "--without-mingle", "--without-gossip"]
-LATE, REJECT = "task_acks_late", "task_reject_on_worker_lost"
-# The chapter's settings, and these changes to them.
-UNSAFE = [{LATE: False, REJECT: False}, {LATE: True, REJECT: False}, {LATE: False, REJECT: True}]
 
 
-def start_long_task(app, **options):
-    result = app.tasks["slow.interrupted"].apply_async(**options)
+def start_long_task(app):
+    result = app.tasks["slow.interrupted"].delay()
     wait_until(lambda: app.backend.client.exists("runs"), 5)
     return result
 
 
-@pytest.mark.parametrize(
-    "kept",
-    [
-        pytest.param(settings[LATE], marks=pytest.mark.isolated(slow_tasks=True, args=ONE, settings=settings))
-        for settings in UNSAFE
-    ],
-    ids=["neither", "late alone", "reject alone"],
-)
-def test_task_is_lost_with_its_process_without_both_settings(celery_setup, app, redis, kept):
-    result = start_long_task(app)
-    wait_until(lambda: redis.hlen("unacked") == kept, 3)
-    taken = redis.hlen("unacked")
-    assert taken == kept, (
-        f"While the task runs, {int(kept)} message(s) should not be acknowledged, {taken} are not:"
-        " that is what is left when the whole worker is killed."
+@pytest.mark.isolated(slow_tasks=True, args=["-c", "4"])
+def test_it_takes_both_settings_to_run_again(worker, app, redis):
+    results = {}
+    for late, reject in product([False, True], repeat=2):
+        key = f"{late=},{reject=}"
+        results[key] = app.tasks[f"slow.{key}"].delay(key)
+    wait_until(lambda: all(map(redis.exists, results)) and redis.hlen("unacked") == 2, 5)
+    kept = {json.loads(each)[0]["headers"]["task"] for each in redis.hvals("unacked")}
+    assert kept == {"slow.late=True,reject=False", "slow.late=True,reject=True"}, (
+        f"Redis should keep what is acknowledged late, and has {kept}: the rest is lost with its worker."
     )
-    [[running]] = app.control.inspect(timeout=10, limit=1).active().values()
-    celery_setup.worker.container.kill_process(running["worker_pid"])
-    with raises(WorkerLostError, "Without both settings, get() should raise WorkerLostError"):
-        result.get(timeout=15)
-    assert redis.get("runs") == "1", f"The task should not run again, it ran {redis.get('runs')} times."
+    [running] = app.control.inspect(timeout=10, limit=1).active().values()
+    for each in running:
+        worker.container.kill_process(each["worker_pid"])
+    for key in list(results)[:3]:
+        with raises(WorkerLostError, f"With {key}, get() should raise WorkerLostError"):
+            results[key].get(timeout=15)
+    gives("With both settings, the second run", results.pop("late=True,reject=True"), 2)
+    runs = {key: redis.get(key) for key in results}
+    assert set(runs.values()) == {"1"}, (
+        f"Without both settings no task should run again; the runs are {runs}."
+    )
 
 
 @pytest.mark.isolated(slow_tasks=True, settings=SOON)
@@ -72,35 +70,6 @@ def test_message_with_an_eta_past_the_visibility_timeout_runs_twice(worker, app,
     wait_until(lambda: worker.logs().count("nap of 0 s") == 2, 3)
     runs = worker.logs().count("nap of 0 s")
     assert runs == 2, f"A countdown longer than the visibility timeout should mean two runs, it means {runs}."
-
-
-@pytest.mark.isolated(slow_tasks=True)
-def test_limits(celery_setup, app, redis):
-    nap = app.tasks["slow.nap"]
-    late = nap.apply_async((1, "late"), soft_time_limit=9, time_limit=0.3)
-    with raises(SoftTimeLimitExceeded, "A soft limit of 0.3 s should raise SoftTimeLimitExceeded"):
-        nap.apply_async((9,), soft_time_limit=0.3).get(timeout=5)
-    gives("A hard limit below the soft one should do nothing: it", late, "late")
-    result = start_long_task(app, time_limit=1)
-    with raises(TimeLimitExceeded, "A hard limit of 1 s should raise TimeLimitExceeded"):
-        result.get(timeout=5)
-    wait_until(lambda: not redis.hlen("unacked"), 5)
-    found = redis.get("runs"), redis.llen("celery"), redis.hlen("unacked")
-    assert found == ("1", 0, 0), (
-        f"A task past its hard limit should be acknowledged and not run again; runs and messages: {found}."
-    )
-
-
-@pytest.mark.parametrize(
-    "pool",
-    [
-        pytest.param(pool, marks=pytest.mark.isolated(slow_tasks=True, args=[f"--pool={pool}"]))
-        for pool in ("threads", "solo")
-    ],
-)
-def test_pool_without_processes_keeps_no_limit(celery_setup, app, pool):
-    result = app.tasks["slow.nap"].apply_async((1, "late"), soft_time_limit=0.2, time_limit=0.4)
-    gives(f"With --pool={pool}, a task past its limits", result, "late")
 
 
 @pytest.mark.isolated(server=True)
