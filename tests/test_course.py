@@ -60,7 +60,7 @@ def test_the_exercise_lists_what_is_checked(path):
         for test in vars(importlib.import_module(file.stem)).values():
             steps += [mark.args for mark in getattr(test, "pytestmark", []) if mark.name == "step"]
     exercise = path.read_text().partition("\n## Your turn\n")[2]
-    listed, wanted = re.findall(r"^\d+\. (.+)$", exercise, re.MULTILINE), [text for text, _ in steps]
+    listed, wanted = re.findall(r"^\d+\. (.+)$", exercise, re.MULTILINE), list(dict(steps))
     assert listed == wanted, f"The exercise in {path.parent.name} should list these steps: {wanted}"
     missing = {anchor for _, anchor in steps} - anchors(path)
     assert not missing, f"The steps of {path.parent.name} should lead to headings of its lesson: {missing}"
