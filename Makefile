@@ -50,9 +50,9 @@ chapter-%-purge: setup ## drop the messages that wait in the queue, after asking
 chapter-%-up: setup ## run Redis and WORKERS=3 workers of chapter N in Docker containers
 	$(RUN) tools/worker.py up $*
 logs: ## show the log of the workers in containers
-	$(ANY) tools/server.py logs
+	$(ANY) tools/server.py logs $(ARGS)
 down: ## remove the containers
-	$(ANY) tools/server.py down
+	$(ANY) tools/server.py down $(ARGS)
 redis: setup ## start Redis on 127.0.0.1:6379
 	$(RUN) tools/server.py start
 stop: ## stop the servers that were started here

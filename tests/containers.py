@@ -1,182 +1,122 @@
 """Docker containers as the nodes of the suites: `make test-docker`.
 
-The Redis containers are pytest-celery's, one for the broker and one for the result backend; the workers run in the image
-of the Dockerfile. pytest-celery's own fixtures make all of them anew for each test: here tests share them, as they share
-processes in nodes.py. Ports are published on loopback only, where pytest-celery takes every address of the machine.
+The Redis containers are pytest-celery's, one for the broker and one for the result backend, published on loopback only;
+the workers run in the image of the Dockerfile. Tests share them, as they share processes in nodes.py.
 """
 
 import os
 import subprocess
+import time
 import uuid
 from datetime import datetime
 
 import docker
 import pytest
-from course import ROOT, TESTS, free_port
-from nodes import ChapterWorker, refuse_where_shared
+from course import ROOT, STACK, free_port, wait_until
+from nodes import TESTS
 from pytest_celery import CeleryWorkerContainer, RedisContainer
+from server import no_docker, output
 
-IMAGE = f"celery-course-worker:{os.environ.get('STACK', 'pinned')}"
+IMAGE = f"celery-course-worker:{STACK}"
+REMOVE = "docker rm --force --volumes "
 
 
 def prepare():
     """Build the image of the worker. Raises pytest.UsageError where there is no engine, or no image."""
+    if failure := no_docker():
+        raise pytest.UsageError(f"{failure} make test does without.")
     # The Docker client for Python does not know the contexts of the command.
-    context = "{{.Endpoints.docker.Host}}"
-    if "DOCKER_HOST" not in os.environ and (host := ask("context", "inspect", "--format", context)):
-        os.environ["DOCKER_HOST"] = host
-    if not ask("version", "--format", "{{.Server.Version}}"):
-        raise pytest.UsageError(
-            "No Docker engine answers: start Docker, or type make test, which needs none."
-        )
+    host = output("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
+    os.environ.setdefault("DOCKER_HOST", host.strip())
     print("Building the image of the worker.", flush=True)
-    stack = IMAGE.partition(":")[2]
-    command = ["docker", "build", "--quiet", "--tag", IMAGE, "--build-arg", f"STACK={stack}", str(ROOT)]
+    command = ["docker", "build", "--quiet", "--tag", IMAGE, "--build-arg", f"STACK={STACK}", str(ROOT)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         raise pytest.UsageError(f"The image of the worker could not be built:\n{done.stdout}{done.stderr}")
 
 
-def ask(*words):
-    """Return what a docker command printed, or nothing where it failed or is not there."""
-    try:
-        return subprocess.run(["docker", *words], check=True, capture_output=True, text=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-class RedisDatabase(RedisContainer):
+class DatabaseContainer(RedisContainer):
     """One database of a Redis container."""
 
-    def __init__(self, container, database, shared, remove):
+    vhost = port = None  # properties where they are inherited from
+
+    def __init__(self, container, port, database, factory):
         super().__init__(container)
-        self.remove = remove
-        self.vhost_number = str(database)
-        self.shared = shared
-
-    @property
-    def vhost(self):
-        return self.vhost_number
-
-    @property
-    def port(self):
-        return int(self.attrs["HostConfig"]["PortBindings"]["6379/tcp"][0]["HostPort"])
-
-    def kill(self, signal="SIGKILL"):
-        refuse_where_shared(self)
-        super().kill(signal)
-
-    def restart(self, timeout=10):
-        refuse_where_shared(self)
-        super().restart(timeout)
+        self.port, self.vhost, self.factory = port, str(database), factory
+        wait_until(self.ready, 30)
 
     def teardown(self):
-        if not self.shared:
-            self.remove(self._container)
+        self.factory.remove(self.name)
 
 
-class DockerWorker(ChapterWorker, CeleryWorkerContainer):
-    def __init__(self, container, arguments, remove):
+class WorkerContainer(CeleryWorkerContainer):
+    patience = 120  # seconds, until it is ready: the lessons start some twenty at once
+
+    def __init__(self, container, command, factory):
         super().__init__(container)
-        self.arguments = arguments
-        self.remove = remove
-
-    @property
-    def hostname(self):
-        return self.attrs["Config"]["Hostname"]
+        self.command, self.factory = command, factory
 
     @property
     def status(self):
+        time.sleep(0.2)  # it is asked in loops, and the engine has others to start
         self.reload()
         return super().status
 
-    def stdout(self):
-        return self.read(stderr=False)
-
-    def stderr(self):
-        return self.read(stdout=False)
-
     def logs(self):
-        return self.stdout() + self.stderr()
-
-    def read(self, **streams):
-        """What it logged since its last start."""
+        """Return what it logged since its last start."""
         self.reload()
-        start = datetime.fromisoformat(self.attrs["State"]["StartedAt"][:19] + "+00:00")
-        return self._container.logs(since=start.timestamp(), **streams).decode(errors="replace")
+        start = datetime.fromisoformat(self.attrs["State"]["StartedAt"]).timestamp()
+        return self._container.logs(since=start).decode(errors="replace")
 
     def kill_process(self, pid):
-        """Kill one process of the node, which has a number of its own in there."""
+        """Kill one process of the node, by the number that it has in there."""
         self.exec_run(["sh", "-c", f"kill -9 {pid}"])
 
     def teardown(self):
-        self.remove(self._container)
+        self.factory.remove(self.name)
 
 
-class Containers:
-    """Makes the nodes of a pytest process, as nodes.Processes does."""
+class ContainerFactory:
+    """Makes the nodes of a pytest process, as nodes.ProcessFactory does."""
 
-    def __init__(self, keeper, folder):
-        self.keeper = keeper
-        self.client = docker.from_env()
-        self.started = {}
-        self.shared = None
+    def __init__(self, reaper, folder):
+        self.reaper, self.client, self.shared = reaper, docker.from_env(), None
         self.network = f"course-{uuid.uuid4().hex[:12]}"
-        keeper.watch(f"docker network rm {self.network}")
+        reaper.watch(f"docker network rm {self.network}")
         self.client.networks.create(self.network)
 
-    def run(self, **options):
+    def run(self, *command, **options):
         """Start a container of which nothing is left when the tests end, in whatever way."""
         name = f"course-{uuid.uuid4().hex[:12]}"
-        self.keeper.watch(removal(name))
-        container = self.client.containers.run(name=name, network=self.network, detach=True, **options)
-        self.started[container.id] = container
-        return container
+        self.reaper.watch(REMOVE + name)
+        return self.client.containers.run(*command, name=name, network=self.network, detach=True, **options)
 
-    def remove(self, container):
-        if self.started.pop(container.id, None):
-            container.remove(force=True, v=True)
-            self.keeper.forget(removal(container.name))
+    def remove(self, name):
+        subprocess.run((REMOVE + name).split(), check=True, capture_output=True)
+        self.reaper.forget(REMOVE + name)
 
-    def redis(self):
-        # A port that we choose stays the same when the container is restarted.
-        port = free_port()
+    def server(self):
+        port = free_port()  # the same when the container is restarted, which one of Docker's choice is not
         command = RedisContainer.command("--databases", "1000")
-        return self.run(
-            image=RedisContainer.image(), command=command, ports={"6379/tcp": ("127.0.0.1", port)}
-        )
+        return self.run(RedisContainer.image(), command, ports={"6379/tcp": ("127.0.0.1", port)}), port
 
     def databases(self, number, own):
-        """Return a broker and a result backend: databases of the shared servers, or of servers of their own."""
+        """Return a broker and a result backend: databases of two shared servers, or of two of their own."""
         if not own and not self.shared:
-            self.shared = self.redis(), self.redis()
-        servers = (self.redis(), self.redis()) if own else self.shared
-        databases = [RedisDatabase(server, number, not own, self.remove) for server in servers]
-        for database in databases:
-            while not database.ready():
-                pass
-        return databases
+            self.shared = self.server(), self.server()
+        servers = (self.server(), self.server()) if own else self.shared
+        return [DatabaseContainer(*server, number, self) for server in servers]
 
     def worker(self, name, command, folder, variables):
         """Start a worker; it is not waited for."""
         # Under their own names, so that what holds for a path here holds there.
-        volumes = {str(path): {"bind": str(path), "mode": "ro"} for path in (folder, TESTS)}
-        container = self.run(
-            image=IMAGE, command=command, volumes=volumes, working_dir=str(folder), environment=variables
-        )
-        return DockerWorker(container, command, self.remove)
+        options = {"working_dir": str(folder), "volumes": [f"{path}:{path}:ro" for path in (folder, TESTS)]}
+        return WorkerContainer(self.run(IMAGE, command, environment=variables, **options), command, self)
 
-    def python(self, worker, source):
-        """The command of a Python where the worker runs."""
-        return ["docker", "exec", "--interactive", worker.id, "python", "-c", source]
+    def python(self, worker):
+        """Return the command of a Python prompt where the worker runs, in a terminal that does not repeat what is typed."""
+        variables = [f"--env={name}" for name in ("LOGURU_COLORIZE", "NO_COLOR", "TERM")]  # as they are here
+        return ["docker", "exec", "-it", *variables, worker.id, "sh", "-c", "stty -echo && exec python"]
 
     def close(self):
-        for container in list(self.started.values()):
-            self.remove(container)
-        command = f"docker network rm {self.network}"
-        self.client.networks.get(self.network).remove()
-        self.keeper.forget(command)
-
-
-def removal(name):
-    return f"docker rm --force --volumes {name}"
+        """Leave the shared servers and the network to the reaper, which removes what is left."""

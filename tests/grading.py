@@ -27,10 +27,10 @@ def ready(worker):
     """Wait until a worker's node is ready and return it; fail with the last line that it printed, and all others below."""
     # The line "celery@host ready." is at INFO; where the level is higher, the list of queues comes last.
     sign = "[queues]" if "--loglevel=warning" in worker.command else " ready."
-    wait_until(lambda: sign in worker.logs() or worker.status == "exited", 30)
+    wait_until(lambda: sign in worker.logs() or worker.status == "exited", worker.patience)
     logs = worker.logs()
     said = [line.strip() for line in logs.splitlines() if line.strip()] or ["nothing"]
-    kind = "stopped" if worker.status == "exited" else "isn't ready after 30 seconds"
+    kind = f"stopped" if worker.status == "exited" else "isn't ready after {worker.patience} seconds"
     assert sign in logs, (
         f"The worker should start, but it {kind}. The last thing it said is: {said[-1]}\n{logs}"
     )

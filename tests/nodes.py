@@ -68,6 +68,8 @@ class ProcessContainer(CeleryTestContainer):
             if number == signals.SIGKILL:
                 self.process.wait()
 
+    patience = 30  # seconds, until it is ready
+
     def kill_process(self, pid):
         """Kill one process of the node."""
         os.kill(pid, signals.SIGKILL)

@@ -1,6 +1,6 @@
 """Start or stop the Redis server that the chapters use, or their workers in containers.
 
-usage: server.py start | stop | logs | down
+usage: server.py start | stop | logs [OPTION...] | down [OPTION...], with options of compose
 
 The first of these serves: whatever already answers on the port, Docker, the embedded server, which is a real Valkey.
 REDIS=docker or REDIS=embedded in the environment chooses, REDIS_PORT takes another port than 6379.
@@ -102,11 +102,11 @@ def start():
             f"Port {here} is in use by {holder(here)}, which isn't Redis: take another with REDIS_PORT={here + 1}."
         )
     if wanted != "embedded":
-        failure = start_container(here) if output("docker", "version") else "No Docker engine answers."
+        failure = no_docker() or start_container(here)
         if not failure:
             return f"Redis: a Docker container at {at}."
         if wanted:
-            sys.exit(f"{failure} Start Docker, or go on without it: REDIS=embedded.")
+            sys.exit(f"{failure} REDIS=embedded goes on without Docker.")
         if failure.startswith("Docker"):
             print(f"{failure} The embedded server is used instead.")
     return start_embedded(here)
@@ -174,17 +174,29 @@ def containers(project=None):
     return (output("docker", "ps", "--quiet", which, f"{LABEL}.service=redis") or "").split()
 
 
+def no_docker():
+    """Return what Docker lacks for containers to start here, in a sentence, or None."""
+    if output("docker", "version") is None:
+        return "No Docker engine answers: start Docker."
+    if not compose_program():
+        return "Docker has no compose command: install its compose plugin."
+
+
+def compose_program():
+    """Return the words that run compose: Docker's plugin, the program of its own that came before, or None."""
+    found = (each for each in (["docker", "compose"], ["docker-compose"]) if output(*each, "version"))
+    return next(found, None)
+
+
 def compose(*words, env=None, **options):
     """Run docker compose on this checkout's project for the learner's port; return the finished process."""
-    program = ["docker", "compose"] if output("docker", "compose", "version") else ["docker-compose"]
+    if failure := no_docker():
+        sys.exit(failure)
     here = port()
-    env = os.environ | {"REDIS_PORT": str(here), "STACK": STACK} | (env or {})
-    try:
-        return subprocess.run(
-            [*program, "-p", project(here), *words], cwd=ROOT, env=env, check=False, **options
-        )
-    except FileNotFoundError:
-        sys.exit("Docker has no compose command: install its compose plugin.")
+    # Compose takes PWD for the folder, where both are the same, and labels the containers with it.
+    env = os.environ | {"PWD": str(ROOT), "REDIS_PORT": str(here), "STACK": STACK} | (env or {})
+    command = [*compose_program(), "-p", project(here), *words]
+    return subprocess.run(command, cwd=ROOT, env=env, check=False, **options)
 
 
 def start_container(port):
@@ -204,18 +216,20 @@ def up(number):
     sys.exit(compose(*words, env={"CHAPTER": number, "ARGS": os.environ.get("ARGS", "")}).returncode)
 
 
-def logs():
-    sys.exit(compose("logs", "--follow", "worker").returncode)
+def logs(*options):
+    sys.exit(compose("logs", "--follow", *options, "worker").returncode)
 
 
-def down():
-    sys.exit(compose("down").returncode)
+def down(*options):
+    """Remove the containers. The messages that wait in Redis are kept, unless the option --volumes is given."""
+    sys.exit(compose("down", *options).returncode)
 
 
 def stop():
     """Stop the servers that were started here: on the port that REDIS_PORT names, or on all ports."""
     only = [port()] if os.environ.get("REDIS_PORT") else []
-    for container in containers(project(port()) if only else None):
+    ours = containers(project(port()) if only else None)
+    for container in ours:
         output("docker", "stop", container)
         print("Redis: the container is stopped; waiting tasks are kept.")
     ports = {int(path.name) for path in DATA.glob("*") if path.name.isdecimal()}
@@ -227,10 +241,11 @@ def stop():
             print(f"Redis: the embedded server at {HOST}:{here} is stopped; waiting tasks are kept.")
         elif answers(here):
             print(f"The Redis at {HOST}:{here} was not started here and is left alone.")
-        elif here == port():
+        elif here == port() and not ours:
             print(f"No Redis of ours is running at {HOST}:{here}.")
 
 
 if __name__ == "__main__":
-    if message := {"start": start, "stop": stop, "logs": logs, "down": down}[sys.argv[1]]():
+    verb, *options = sys.argv[1:]
+    if message := {"start": start, "stop": stop, "logs": logs, "down": down}[verb](*options):
         print(message)

@@ -104,7 +104,7 @@ def look_for_workers(app, client):
 
 def refuse(worker):
     sys.exit(
-        f"A worker of different code uses this server ({worker}): stop it with Ctrl-C in its terminal, or use another"
+        f"A worker of different code uses this server ({worker}): stop it (Ctrl-C in its terminal, or make down if it is a container), or use another"
         " server with REDIS_PORT=6390, because the two would take each other's messages and throw them away."
     )
 
@@ -166,7 +166,11 @@ def main(number, *options):
     number = options[0] if up else number
     folder = course.folder(number)
     if up:
+        if failure := server.no_docker():
+            sys.exit(failure)
         os.environ["REDIS"] = "docker"
+        for name in course.URLS:  # containers use the server beside them
+            os.environ.pop(name, None)
     print(server.start(), flush=True)
     os.chdir(folder)
     # As where celery itself was typed: a chapter may have modules of the same names as ours.

@@ -1,0 +1,100 @@
+"""Chapter 5's workers in Docker containers, as `make chapter-5-up WORKERS=3` starts them: `make test-docker` runs this."""
+
+import gc
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from celery import Celery, group
+from course import PROGRAMS, ROOT, STACK, environment, free_port, wait_until
+from grading import WARM_STOP
+
+# A task that lasts, and tells which container ran it. It is added to a copy of the chapter.
+NAP = """
+
+@app.task
+def nap(seconds):
+    import socket
+    import time
+    time.sleep(seconds)
+    return socket.gethostname()
+"""
+
+
+class Checkout:
+    """A copy of the checkout, so a compose project of its own, on a free port."""
+
+    def __init__(self, folder, port):
+        ignored = shutil.ignore_patterns(".git", ".venv*", ".course", "my", "__pycache__", ".*_cache")
+        self.folder = shutil.copytree(ROOT, folder, ignore=ignored)
+        (folder / PROGRAMS.parent.name).symlink_to(PROGRAMS.parent)
+        self.port, self.env = port, environment() | {"STACK": STACK}
+
+    def command(self, target, *options):
+        # Without set-up, which the tests have done.
+        return ["make", "-C", str(self.folder), "-o", "setup", target, f"REDIS_PORT={self.port}", *options]
+
+    def make(self, target, *options):
+        """Run a make command; fail with what it printed where it fails."""
+        command = self.command(target, *options)
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
+        assert not done.returncode, f"make {target} should succeed, it printed: {done.stdout}{done.stderr}"
+
+    def containers(self):
+        """Return what Docker says about the containers of this checkout."""
+        label = f"com.docker.compose.project.working_dir={self.folder.resolve()}"
+        ids = docker("ps", "--all", "--quiet", f"--filter=label={label}").split()
+        return json.loads(docker("inspect", *ids)) if ids else []
+
+
+def docker(*words):
+    return subprocess.run(["docker", *words], check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture
+def checkout(request, tmp_path):
+    if not request.config.option.docker:
+        pytest.skip("needs a Docker engine: make test-docker")
+    checkout = Checkout(tmp_path / "course", free_port())
+    with (checkout.folder / "chapters/5-canvas/tasks/math.py").open("a") as code:
+        code.write(NAP)
+    # The reaper removes what is left, in whatever way the tests end.
+    request.getfixturevalue("nodes").reaper.watch(" ".join(checkout.command("down", "ARGS=--volumes")))
+    return checkout
+
+
+def test_three_workers_share_a_group_and_one_is_stopped(checkout, tmp_path):
+    checkout.make("chapter-5-up", "WORKERS=3", "ARGS=-c 2")
+    containers = checkout.containers()
+    workers = [each for each in containers if "celery" in each["Config"]["Cmd"][-1]]
+    assert len(workers) == 3, f"WORKERS=3 should start three workers, there are {len(workers)}."
+    users = {each["Config"]["User"] for each in workers}
+    assert users == {"celery"}, f"The workers should run as the user celery, they run as {users}."
+    published = "".join(docker("port", each["Id"]) for each in containers).strip()
+    wanted = f"6379/tcp -> 127.0.0.1:{checkout.port}"
+    assert published == wanted, f"Redis alone should be published, on loopback; there are {published}."
+    log = tmp_path / "logs"
+    with log.open("w") as file:
+        logs = subprocess.Popen(checkout.command("logs"), env=checkout.env, stdout=file, stderr=file)
+    url = f"redis://127.0.0.1:{checkout.port}/0"
+    app = Celery(broker=url, backend=url, set_as_current=False)
+    wait_until(lambda: len(app.control.ping(timeout=2)) == 3, 60)
+    result = group(app.signature("tasks.math.nap", [0.1], app=app) for _ in range(300)).apply_async()
+    wait_until(lambda: result.completed_count() >= 60, 60)
+    docker("stop", "-t", str(WARM_STOP), workers[0]["Id"])
+    # A worker that ends in the instant in which it takes a message takes that along.
+    wait_until(lambda: result.completed_count() >= 299, 60)
+    hosts = [each.get() for each in result.results if each.ready()]
+    assert len(hosts) >= 299, f"All 300 results should come, though a worker was stopped; {len(hosts)} came."
+    names = sorted(each["Config"]["Hostname"] for each in workers)
+    assert sorted(set(hosts)) == names, f"All of {names} should share the group, {set(hosts)} did."
+    result.clear()  # while the server that is told of it is there
+    gc.collect()
+    checkout.make("down")
+    logs.wait(60)
+    told = set(re.findall(r"(worker[-_]\d+) .*math\.nap\[", log.read_text()))
+    assert len(told) == 3, f"make logs should show the tasks of three workers, it shows those of {told}."
+    left = [each["Name"] for each in checkout.containers()]
+    assert not left, f"make down should remove all containers, it left {left}."
