@@ -30,7 +30,7 @@ def ready(worker):
     wait_until(lambda: sign in worker.logs() or worker.status == "exited", worker.patience)
     logs = worker.logs()
     said = [line.strip() for line in logs.splitlines() if line.strip()] or ["nothing"]
-    kind = f"stopped" if worker.status == "exited" else "isn't ready after {worker.patience} seconds"
+    kind = "stopped" if worker.status == "exited" else f"isn't ready after {worker.patience} seconds"
     assert sign in logs, (
         f"The worker should start, but it {kind}. The last thing it said is: {said[-1]}\n{logs}"
     )
