@@ -1,7 +1,7 @@
 """Docker containers as the nodes of the suites: `make test-docker`.
 
-The Redis containers are pytest-celery's, one for the broker and one for the result backend, published on loopback only;
-the workers run in the image of the Dockerfile. Tests share them, as they share processes in nodes.py.
+The Redis container is pytest-celery's, published on loopback only; the workers run in the image of the Dockerfile.
+Tests share them, as they share processes in nodes.py.
 """
 
 import os
@@ -101,16 +101,17 @@ class ContainerFactory:
         return self.run(RedisContainer.image(), command, ports={"6379/tcp": ("127.0.0.1", port)}), port
 
     def databases(self, number, own):
-        """Return a broker and a result backend: databases of two shared servers, or of two of their own."""
+        """Return a broker and a result backend: a database of the shared server, or of one of their own."""
         if not own and not self.shared:
-            self.shared = self.server(), self.server()
-        servers = (self.server(), self.server()) if own else self.shared
-        return [DatabaseContainer(*server, number, self) for server in servers]
+            self.shared = self.server()
+        database = DatabaseContainer(*(self.server() if own else self.shared), number, self)
+        return database, database
 
     def worker(self, name, command, folder, variables):
         """Start a worker; it is not waited for."""
         # Under their own names, so that what holds for a path here holds there.
-        options = {"working_dir": str(folder), "volumes": [f"{path}:{path}:ro" for path in (folder, TESTS)]}
+        options = {"working_dir": str(folder), "volumes": [f"{folder}:{folder}", f"{TESTS}:{TESTS}:ro"]}
+        options["user"] = str(os.getuid())  # a chapter writes into its folder, as the tests do
         return WorkerContainer(self.run(IMAGE, command, environment=variables, **options), command, self)
 
     def python(self, worker):

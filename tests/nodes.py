@@ -187,7 +187,9 @@ class AppUnderTest:
         self.nodes, self.folder, self.args, self.own = nodes, Path(folder), list(args), server
         self.module = "slow_tasks" if slow_tasks else course.APP
         self.database = next(self.numbers)
-        self.broker, self.backend = nodes.databases(self.database, own=server)
+        self.broker, self.backend = nodes.databases(
+            self.database, own=server
+        )  # the same, as the chapters have it
         variables = dict(env or {})
         if slow_tasks:
             variables |= {"PYTHONPATH": str(TESTS), "SLOW_TASKS_SETTINGS": json.dumps(settings or {})}
@@ -243,5 +245,5 @@ class AppUnderTest:
         for thing in gc.get_objects():
             if issubclass(type(thing), AsyncResult):
                 thing.backend = None
-        for node in (*self.workers, *([self.broker, self.backend] if self.own else [])):
+        for node in (*self.workers, *([self.broker] if self.own else [])):
             node.teardown()
