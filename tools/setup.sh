@@ -36,6 +36,6 @@ sh tools/uv.sh pip install --quiet --require-hashes --no-deps --python $env --re
     fail "The packages could not be installed: with a network, type the command again."
 [ $env != .venv ] || $env/bin/python tools/fix_billiard.py
 # What a worker imports is compiled by two processes, which its first start would do alone.
-{ echo $env/lib/*/site-packages/[a-k]* && echo $env/lib/*/site-packages/[l-z]*; } |
+{ echo $env/lib/*/site-packages/[_a-k]* && echo $env/lib/*/site-packages/[l-z]*; } |
     xargs -P 2 -L 1 $env/bin/python -m compileall -q -x '/(setuptools|valkey|wcwidth)/' >/dev/null || true
 cksum $lock >"$mark"
