@@ -58,6 +58,10 @@ class ProcessContainer(CeleryTestContainer):
         """Nothing to do: the status is always asked anew."""
 
     def logs(self):
+        size = self.log.stat().st_size // 1_000_000
+        assert size < 20, (
+            f"A worker should print little, and this one has printed {size} MB: what prints so much?"
+        )
         return self.log.read_text(errors="replace")
 
     def kill(self, signal="SIGKILL"):
@@ -236,8 +240,9 @@ class AppUnderTest:
         """Make Python import anew what it has of this folder, and of those that were entered before."""
         ENTERED.add(f"{self.folder}{os.sep}")
         for name, module in list(sys.modules.items()):
-            file = getattr(module, "__file__", None) or ""
-            if file.startswith(tuple(ENTERED)) or name == "slow_tasks":
+            # A package without an __init__.py has a path alone.
+            file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "")
+            if f"{file}{os.sep}".startswith(tuple(ENTERED)) or name == "slow_tasks":
                 del sys.modules[name]
 
     def close(self):
