@@ -10,53 +10,65 @@ import json
 import os
 import re
 import select
+import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tools"))
 import course
 
 SECONDS = 10  # that a step may take; importing the files may take half of it
-# Imports modules, and leaves with a status that no code of an attempt has by chance.
-IMPORT = "import importlib, os, sys; [importlib.import_module(name) for name in sys.argv[1:]]; os._exit(66)"
+# Imports modules, and leaves with a status that no code of an attempt has by chance. Late, it says where it stands.
+IMPORT = f"""import faulthandler, importlib, os, signal, sys
+signal.alarm({SECONDS}); faulthandler.dump_traceback_later({SECONDS // 2}, exit=True)
+[importlib.import_module(name) for name in sys.argv[1:]]
+os._exit(66)"""
+NOWHERE = dict.fromkeys(("stdin", "stdout"), subprocess.DEVNULL)
 COLOURS = {"✓": 32, "✗": 31, "·": 2}
 
 
-def import_problem(folder):
-    """Return what keeps the attempt's modules from being imported, in a sentence, or None."""
+def import_problem(folder, chapter):
+    """Return what keeps the attempt's modules, those that the chapter has too, from being imported, or None."""
     paths = [path.relative_to(folder) for path in sorted(folder.rglob("*.py"))]
-    paths = [path for path in paths if not any(part.startswith((".", "test")) for part in path.parts)]
-    if not paths:
-        return "This folder should have a Python file, and has none yet."
-    names = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
+    if hiding := [path for path in paths if str(path) in ("celery.py", "loguru.py", "redis.py")]:
+        return f"{hiding[0]} hides the package of that name: rename it, or move it into a package."
+    tops = {path.stem for path in chapter.iterdir()}
+    names = {
+        ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+        for path in paths
+        if path.parts[0].removesuffix(".py") in tops and not re.search(r"(^|/)(\.|test)", str(path))
+    }
+    if course.APP not in {name.partition(".")[0] for name in names}:
+        wanted, there = next(chapter.glob(f"{course.APP}*")).name, ", ".join(map(str, paths[:3]))
+        return f"This folder should have {wanted}; it has {there or 'nothing yet'}."
     python = subprocess.Popen(
         [course.PROGRAMS / "python", "-c", IMPORT, *sorted(names, key=lambda name: name.count("."))],
         cwd=folder,
         env=course.environment("redis://127.0.0.1:1/0"),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        process_group=0,
+        **NOWHERE,
     )
     # However much it prints, the end is what counts.
-    tail = subprocess.Popen(["tail", "-c", "4000"], stdin=python.stderr, stdout=subprocess.PIPE)
-    timer = threading.Timer(SECONDS / 2, python.kill)
-    timer.start()
-    said = tail.communicate()[0].decode(errors="replace")
+    tail = subprocess.Popen(["tail", "-c", "40000"], stdin=python.stderr, stdout=subprocess.PIPE)
     status = python.wait()
-    timer.cancel()
+    with suppress(ProcessLookupError):
+        os.killpg(python.pid, signal.SIGKILL)  # what it has started would hold the pipe
+    said = tail.communicate()[0].decode(errors="replace")
+    late = status == -signal.SIGALRM or "\nTimeout (0:" in f"\n{said}"
+    places = re.findall(rf'File "{re.escape(str(folder))}/(.+?)", line (\d+)', said)
+    place = "{}, line {}: ".format(*places[0 if late else -1]) if places else ""
     if status == 66:
         return None
-    if status == -9:
-        return f"Importing the files should finish within {SECONDS / 2:.0f} seconds, and didn't: does one of them loop at its top level?"
-    error = next((line for line in reversed(said.splitlines()) if line.strip()), "")
-    places = re.findall(rf'File "{re.escape(str(folder))}/(.+?)", line (\d+)', said)
-    if not places or ": " not in error:
-        return f"Importing the files made Python exit (status {status}): does one of them call exit at its top level?"
-    return f"{places[-1][0]}, line {places[-1][1]}: {error}"
+    if late:
+        return f"{place}importing this should finish within {SECONDS // 2} seconds, and didn't: does it loop, or wait?"
+    if "Traceback" in said:
+        return place + next(line for line in reversed(said.splitlines()) if line.strip())
+    return f"Importing the files made Python exit (status {status}): does one of them call exit at its top level?"
 
 
 class Report:
@@ -68,6 +80,7 @@ class Report:
         self.lesson = course.ROOT / "chapters" / course.chapter(number) / "README.md"
         self.text = self.lesson.read_text()
         self.short = folder.relative_to(course.ROOT) if folder.is_relative_to(course.ROOT) else folder
+        self.own = "" if self.short == Path("my", self.lesson.parent.name) else f" DIR={self.short}"
         print(f"{self.text.partition(chr(10))[0].removeprefix('# ')} · {self.short}\n", flush=True)
 
     def show(self, mark, text, sentence=None):
@@ -76,24 +89,20 @@ class Report:
         for line in (sentence or "").splitlines()[:1]:
             print(f"      {line}", flush=True)
 
-    def failed(self, count, anchor, hint=""):
+    def failed(self, count, anchor, hint):
         print(f"\n{count}{time.monotonic() - self.begin:.1f} s")
         print(f"lesson   {self.lesson.relative_to(course.ROOT)}#{anchor}")
-        if hint:
-            print(f"hint     {hint}")
+        print(f"hint     {hint}")
         print(f"compare  make chapter-{self.number}-diff DIR={self.short}")
         sys.exit(1)
 
     def passed(self, steps):
         print(f"\n{steps} of {steps} · {time.monotonic() - self.begin:.1f} s\n\nYou now know:\n")
         print(self.text.partition("## What you now know\n")[2].partition("\n## ")[0].strip())
-        after = course.CHAPTERS[course.CHAPTERS.index(course.chapter(self.number)) + 1 :]
         print(f"\nCompare: make chapter-{self.number}-diff DIR={self.short}")
-        print(
-            f"Next: make chapter-{course.number_of(after[0])}-start"
-            if after
-            else "That was the last chapter."
-        )
+        after = course.CHAPTERS[course.CHAPTERS.index(self.lesson.parent.name) + 1 :]
+        starts = [f"Next: make chapter-{course.number_of(name)}-start" for name in after]
+        print(*starts[:1] or ["That was the last chapter."])
 
 
 def reports(reader):
@@ -105,22 +114,25 @@ def reports(reader):
         *lines, unread = (unread + more).split(b"\n")
         yield from map(json.loads, lines)
         seconds = SECONDS
-    yield f"This step should finish within {seconds} seconds, and didn't: does your code loop, or wait for something?"
+    yield f"This should end, and did not within {seconds} seconds: does your code loop, or wait for something?"
 
 
 def main(number, hint=""):
     folder = course.attempt(number)
     report = Report(number, folder)
     reader, writer = os.pipe()
-    env = os.environ | {"DIR": str(folder), "CHECK_PIPE": str(writer)}
-    to = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    # redis 3.2 imports distutils, and setuptools' takes longer than Python's.
+    env = os.environ | {"DIR": str(folder), "CHECK_PIPE": str(writer), "SETUPTOOLS_USE_DISTUTILS": "stdlib"}
     # The steps get ready while the files are imported for a first time.
-    child = subprocess.Popen([sys.executable, __file__, "steps", number], env=env, pass_fds=[writer], **to)
+    words, to = [sys.executable, __file__, number, "steps"], NOWHERE | {"stderr": subprocess.DEVNULL}
+    child = subprocess.Popen(words, env=env, pass_fds=[writer], **to)
     os.close(writer)
-    if problem := import_problem(folder):
+    command = f"make chapter-{number}-hint{report.own}"
+    if problem := import_problem(folder, report.lesson.parent):
         child.kill()
         report.show("✗", "the files can be imported", problem)
-        report.failed("", "your-turn")
+        more = f"`import {course.APP}` in make chapter-{number}-shell DIR={report.short} shows all that Python says"
+        report.failed("", "your-turn", more if hint else command)
     report.show("✓", "the files can be imported")
     steps, done, sentence = [], 0, None
     for found in reports(reader):
@@ -131,18 +143,18 @@ def main(number, hint=""):
             report.show("✓", f"{done}. {steps[done - 1][0]}")
         else:
             sentence = found
-            break
+        if sentence or (steps and done == len(steps)):
+            break  # what the steps have started, the reaper ends
     child.kill()
     status = child.wait()
     if steps and done == len(steps):
-        report.passed(done)
-        return
+        return report.passed(done)
     if sentence is None:
         sentence = f"Something made Python exit (status {status}): does your code call exit?"
     for at, (text, _, _) in enumerate(steps[done:]):
         report.show("·" if at else "✗", f"{done + at + 1}. {text}", None if at else sentence)
     _, anchor, told = steps[done] if steps else ("", "", sentence)
-    report.failed(f"{done} of {len(steps)} · ", anchor, told if hint else f"make chapter-{number}-hint")
+    report.failed(f"{done} of {len(steps)} · ", anchor, told if hint else command)
 
 
 class Steps:
@@ -156,12 +168,9 @@ class Steps:
 
     def pytest_collection_modifyitems(self, items):
         steps = {}
-        for item in list(items):
-            marker = item.get_closest_marker("step")
-            if not marker:
-                items.remove(item)
-                continue
-            text, anchor = marker.args
+        items[:] = [item for item in items if item.get_closest_marker("step")]
+        for item in items:
+            text, anchor = item.get_closest_marker("step").args
             steps[text] = [text, anchor, " ".join(item.function.__doc__.split())]
             self.step_of[item.nodeid] = text
             self.left[text] += 1
@@ -169,42 +178,33 @@ class Steps:
 
     def pytest_runtest_logreport(self, report):
         if report.failed:
-            self.send(str(report.longrepr))
-        elif report.when == "teardown":
+            self.send(str(report.longrepr)[:1000])
+        elif report.when == "call":
             self.left[self.step_of[report.nodeid]] -= 1
             if not self.left[self.step_of[report.nodeid]]:
                 self.send(None)
 
 
-def steps(number, *more):
+def steps(number, _):
     import pytest
 
     os.chdir(course.ROOT)
-    options = [*more, "-o", "addopts=", "--assert=plain", "-x", f"--chapter={number}"]
-    for plugin in ("valkey", "xdist", "cacheprovider", "timeout", "terminal"):
-        options += ["-p", f"no:{plugin}"]
+    options = ["-s", "-o", "addopts=", "--assert=plain", "-x", f"--chapter={number}"]
+    options += [f"-pno:{plugin}" for plugin in ("valkey", "xdist", "cacheprovider", "timeout", "terminal")]
     sys.exit(pytest.main(options, plugins=[Steps(int(os.environ.pop("CHECK_PIPE")))]))
 
 
-def watch(number):
+def watch(number, _):
     folder = course.attempt(number)
     os.chdir(course.ROOT)
-    command = f"{sys.executable} tests/check.py {number}"
     os.environ["DIR"] = str(folder)
-    os.execv(
-        course.PROGRAMS / "watchfiles",
-        ["watchfiles", "--filter", "python", "--target-type", "command", command, str(folder)],
-    )
+    words = ["--filter", "python", "--target-type", "command", f"{sys.executable} tests/check.py {number}"]
+    os.execv(course.PROGRAMS / "watchfiles", ["watchfiles", *words, str(folder)])
 
 
 if __name__ == "__main__":
+    number, verb = [*sys.argv[1:], ""][:2]
     try:
-        first, *rest = sys.argv[1:]
-        if first == "steps":
-            steps(*rest)
-        elif rest == ["watch"]:
-            watch(first)
-        else:
-            main(first, *rest)
+        {"watch": watch, "steps": steps}.get(verb, main)(number, verb)
     except KeyboardInterrupt:
         sys.exit(130)
