@@ -1,10 +1,13 @@
 """How a test says what it found: in one sentence, which names what was expected and what was there instead."""
 
+import importlib
+import os
 import re
 from contextlib import contextmanager
 from pathlib import Path
 
 from celery.exceptions import TimeoutError as CeleryTimeout
+from celery.exceptions import WorkerLostError
 from course import ROOT, wait_until
 
 # Seconds. A process of billiard's pool waits up to 30, when the worker ends, for the main process to note its last
@@ -63,7 +66,7 @@ def task(app, name):
 
 
 def fetched(result):
-    """Return what a result gives within 10 seconds.
+    """Return what a result gives within 8 seconds.
 
     To wait, Celery subscribes and then looks whether the result is there, on two connections. A busy server may take
     the look first: a result that arrives in between is missed, about one of a thousand, and found by the next get.
@@ -71,23 +74,47 @@ def fetched(result):
     try:
         return result.get(timeout=5)
     except CeleryTimeout:
-        return result.get(timeout=5)
+        return result.get(timeout=3)
 
 
-def gives(what, result, wanted):
-    """Fail unless this result arrives and is the wanted value, of the same type."""
+def returns(what, function, wanted):
+    """Fail unless function() returns the wanted value, of the same type."""
+    why = ""
     try:
-        found = fetched(result)
-    except Exception as error:  # noqa: BLE001  it becomes the sentence
-        raise AssertionError(f"{what} should give {wanted!r}, but it raised {described(error)}") from None
+        found = function()
+    except (Exception, SystemExit) as error:  # noqa: BLE001  it becomes the sentence
+        if isinstance(error, CeleryTimeout):
+            why = "gave nothing within 8 seconds: does the task loop, wait, or print without end?"
+        elif isinstance(error, WorkerLostError):
+            why = "ended the worker's process: does the task call exit?"
+        else:
+            why = f"raised {described(error)}"
+    assert not why, f"{what} should give {wanted!r}, it {why}"
     assert found == wanted and type(found) is type(wanted), (
         f"{what} should give {wanted!r}, but it gave {found!r}."
     )
 
 
+def gives(what, result, wanted):
+    """Fail unless this result arrives and is the wanted value, of the same type."""
+    returns(what, lambda: fetched(result), wanted)
+
+
 def answers(app, name, arguments, wanted):
     """Fail unless the worker answers this call of a task with this value."""
-    gives(f"{name}.delay{arguments!r}", task(app, name).delay(*arguments), wanted)
+    call = task(app, name)
+    what = f"{name}.delay({', '.join(map(repr, arguments))})"
+    returns(what, lambda: fetched(call.delay(*arguments)), wanted)
+
+
+def exports(app, name):
+    """Fail unless the package tasks offers the task of this name, and it is this app's."""
+    module, _, short = name.rpartition(".")
+    found = getattr(importlib.import_module("tasks"), short, None)
+    assert found is not None, f"`from tasks import {short}` should work: tasks/__init__.py has no {short}."
+    own = getattr(found, "name", found)
+    assert own == name, f"tasks.{short} should be the task {name}, but it is {own}."
+    assert found.app is app, f"{module} should import the app that `celery -A tasks` finds; it has another."
 
 
 def lists(worker, names):
@@ -100,9 +127,10 @@ def lists(worker, names):
 
 
 def logs(worker, app, name, numbers, sign, level):
-    """Fail unless a call of this task on these numbers logs the request, `x sign y`, and the answer, at this level.
+    """Fail unless a call of this task on these numbers logs the request, `x sign y`, then the answer, at this level.
 
-    Return the lines that other modules logged for it. The numbers should be such as stand in no time stamp.
+    Without a sign, the request has the numbers in any form. Return the lines that other modules logged for it. The
+    numbers should be such as stand in no time stamp.
     """
     before = len(worker.logs())
     answer = str(fetched(task(app, name).delay(*numbers)))
@@ -110,29 +138,47 @@ def logs(worker, app, name, numbers, sign, level):
     call = f"{name.rpartition('.')[2]}({', '.join(operands)})"
 
     def lines():
-        """Loguru's lines about this call: (level, module:function:line, message)."""
-        found = re.findall(r"^\S+ \S+ \| (\w+) +\| (\S+) - (.*)$", worker.logs()[before:], re.MULTILINE)
-        return [each for each in found if operands[0] in each[2] or answer in each[2]]
+        """Loguru's lines since then: (level, module:function:line, message)."""
+        return re.findall(r"^\S+ \S+ \| (\w+) +\| (\S+) - (.*)$", worker.logs()[before:], re.MULTILINE)
 
-    def own(text):
-        return [each for each in lines() if each[1].startswith("tasks") and text in each[2]]
+    def own(*texts):
+        return [
+            each for each in lines() if each[1].startswith("tasks") and all(text in each[2] for text in texts)
+        ]
 
-    wanted = {"what it was asked": sign.join(operands), "the answer": answer}
-    wait_until(lambda: all(map(own, wanted.values())), 3)
-    for what, text in wanted.items():
-        assert own(text), f"{call} should log {what}, {text}, but it logged {own('') or 'nothing'}."
-        strange = [each for each in own(text) if each[0] != level]
-        assert not strange, f"{call} should log {what} at {level}, but it logged {strange[0]}."
-    return [each for each in lines() if each not in own("")]
+    asked = [sign.join(operands)] if sign else operands
+    # What a process logged is there before its answer is; a container's log may come later.
+    wait_until(lambda: own(*asked) and own(answer), 0.5 if os.environ.get("DIR") else 3)
+    said = " and ".join(f'"{message}" at {its}' for its, _, message in own()) or "nothing"
+    for what, texts in {"what it was asked": asked, "the answer": [answer]}.items():
+        wanted = ", ".join(texts)
+        assert own(*texts), f"{call} should log {what} with loguru, {wanted}, and its module logged {said}."
+        right = all(each[0] == level for each in own(*texts))
+        assert right, f"{call} should log {what} at {level}, and its module logged {said}."
+    in_order = own().index(own(*asked)[0]) <= own().index(own(answer)[-1])
+    assert in_order, f"{call} should log what it was asked before the answer, and its module logged {said}."
+    of_others = (each for each in lines() if not each[1].startswith("tasks"))
+    return [each for each in of_others if operands[0] in each[2] or answer in each[2]]
 
 
-def has_setting(app, name, wanted):
-    """Fail unless the app's configuration sets this, to this value; a function as the value is asked whether it fits."""
-    assert name in app.conf.table(with_defaults=False), (
-        f"The configuration should set {name}, but it doesn't."
-    )
+def has_setting(app, name, wanted, prefix=()):
+    """Fail unless the app's configuration sets this, to this value, or to what begins with one of these."""
+    sentence = f"The app's configuration should set {name} to {wanted}"
+    assert name in app.conf.table(with_defaults=False), f"{sentence}, and does not set it."
     found = getattr(app.conf, name)
     found = found.total_seconds() if hasattr(found, "total_seconds") else found
-    fits = wanted(found) if callable(wanted) else found == wanted
-    should = "" if callable(wanted) else f" to {wanted!r}"
-    assert fits, f"The configuration should set {name}{should}, but it is {found!r}."
+    fits = str(found).startswith(prefix) if prefix else found == wanted
+    assert fits, f"{sentence}, it is {found!r}."
+
+
+def has_url(app, monkeypatch, name):
+    """Fail unless the app itself says, whatever the environment does, that this is in Redis."""
+    monkeypatch.delenv(f"CELERY_{name.upper()}")
+    has_setting(app, name, "a URL of Redis", ("redis://", "rediss://", "redis+socket://"))
+
+
+def has_settings(app, monkeypatch):
+    """Fail unless chapter 2's settings apply."""
+    for name in ("broker_url", "result_backend"):
+        has_url(app, monkeypatch, name)
+    has_setting(app, "result_expires", 3600)

@@ -3,7 +3,7 @@
 import pytest
 from celery.exceptions import TimeoutError as CeleryTimeout
 from course import wait_until
-from grading import WARM_STOP, answers, gives, lists, logs, raises, task
+from grading import WARM_STOP, answers, gives, has_url, lists, logs, raises, task
 from kombu.exceptions import EncodeError
 
 
@@ -17,10 +17,17 @@ def test_worker_lists_the_task(worker):
     lists(worker, ["tasks.add"])
 
 
+@pytest.mark.step("Redis is the app's broker and its result backend", "the-app")
+@pytest.mark.parametrize("name", ["broker_url", "result_backend"])
+def test_app_names_redis(app, monkeypatch, name):
+    """Celery("tasks", broker="redis://127.0.0.1:6379/0", backend="redis://127.0.0.1:6379/0"): the same URL twice."""
+    has_url(app, monkeypatch, name)
+
+
 @pytest.mark.step("`add.delay(4, 4).get(timeout=10)` gives 8", "call-the-task")
 @pytest.mark.parametrize("numbers, result", [((4, 4), 8), ((2, 5), 7)])
 def test_worker_adds(celery_setup, app, numbers, result):
-    """A task returns its answer. The app needs a broker and a result backend, both with the same URL."""
+    """The task takes x and y, and returns their sum; printing it isn't enough. Its result is kept without any option."""
     answers(app, "tasks.add", numbers, result)
 
 
@@ -46,7 +53,7 @@ def test_add_is_a_plain_call_here(app, redis):
 
 @pytest.mark.step("`add` logs `4 + 4` and then `8` with loguru, at DEBUG", "the-app")
 def test_task_says_what_it_does_at_debug(worker, app):
-    """Use logger.debug("asked: {} + {}", x, y) before the addition, and log the result after it."""
+    """from loguru import logger. Use logger.debug("asked: {} + {}", x, y) before the addition, and log the result after it."""
     logs(worker, app, "tasks.add", (700001, 200002), " + ", "DEBUG")
 
 

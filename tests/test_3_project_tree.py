@@ -6,7 +6,7 @@ import sys
 import pytest
 from celery.app.utils import find_app
 from celery.exceptions import NotRegistered
-from grading import answers, has_setting, lists, logs, raises, task
+from grading import answers, exports, has_settings, lists, logs, raises, task
 
 NAMES = ["add", "sub", "mul", "divide"]
 SIGNS = {"add": " + ", "sub": " - ", "mul": " * ", "divide": " / "}
@@ -20,7 +20,7 @@ def test_lesson(lesson):
     "the worker lists `tasks.math.add`, `sub`, `mul` and `divide`", "how-the-app-finds-its-tasks"
 )
 def test_worker_lists_the_tasks(worker):
-    """The tasks are in tasks/math.py, and tasks/__init__.py imports them."""
+    """The tasks are in tasks/math.py, each with @app.task, and tasks/__init__.py imports them; celeryconfig.py stays where it was."""
     lists(worker, [f"tasks.math.{name}" for name in NAMES])
 
 
@@ -36,19 +36,15 @@ def test_worker_lists_the_tasks(worker):
     ],
 )
 def test_arithmetic(celery_setup, app, name, numbers, result):
-    """divide is true division, x / y, which gives a float."""
+    """Each returns its answer: x + y, x - y, x * y and x / y, the true division, which gives a float."""
     answers(app, f"tasks.math.{name}", numbers, result)
 
 
 @pytest.mark.step("`from tasks import add, sub, mul, divide` works", "a-name-is-a-contract")
 @pytest.mark.parametrize("name", NAMES)
 def test_package_exports_the_task(app, name):
-    """In tasks/__init__.py: from tasks.math import add, divide, mul, sub."""
-    found = getattr(importlib.import_module("tasks"), name, None)
-    assert found is not None, f"`from tasks import {name}` should work: tasks/__init__.py has no {name}."
-    assert found.name == f"tasks.math.{name}", (
-        f"tasks.{name} should be the task tasks.math.{name}, but it is {found.name}."
-    )
+    """In tasks/__init__.py: from tasks.math import add, divide, mul, sub. In tasks/math.py: from tasks.celery import app."""
+    exports(app, f"tasks.math.{name}")
 
 
 @pytest.mark.step(
@@ -61,9 +57,9 @@ def test_task_says_what_it_does_at_debug(worker, app, name):
 
 
 @pytest.mark.step("the settings of chapter 2 still apply", "the-tree")
-def test_settings_are_those_of_chapter_2(app):
-    """Create the app in tasks/celery.py, which reads celeryconfig.py as tasks.py did."""
-    has_setting(app, "result_expires", 3600)
+def test_settings_are_those_of_chapter_2(app, monkeypatch):
+    """tasks/celery.py creates the app, and reads celeryconfig.py as tasks.py did."""
+    has_settings(app, monkeypatch)
 
 
 @pytest.mark.step("`divide.delay(1, 0).get(timeout=10)` raises ZeroDivisionError in the caller", "the-tree")
@@ -75,8 +71,9 @@ def test_division_by_zero_is_raised_in_the_caller(worker, app):
 
 
 @pytest.mark.step("the old name, `tasks.add`, is gone", "a-name-is-a-contract")
-def test_old_name_is_not_registered(worker, app):
+def test_old_name_is_not_registered(worker, app, folder):
     """Remove tasks.py, and give no task the name of the old module."""
+    assert not (folder / "tasks.py").exists(), "tasks.py should be gone: the package tasks takes its place."
     with raises(NotRegistered, "A call to tasks.add, chapter 2's name, should raise NotRegistered"):
         app.send_task("tasks.add", (4, 4)).get(timeout=10)
     worker.assert_log_exists("Received unregistered task of type 'tasks.add'", timeout=5)

@@ -3,10 +3,11 @@
 import ast
 import importlib
 import subprocess
+import sys
 
 import pytest
 from course import PROGRAMS, URLS, environment
-from grading import answers, has_setting, lists, logs, raises, task
+from grading import answers, exports, has_settings, lists, logs, raises, returns, task
 
 CALLS = [("add", (4, 3), 7), ("sub", (4, 3), 1), ("mul", (4, 3), 12), ("divide", (7, 2), 3.5)]
 NAMES = [name for name, _, _ in CALLS]
@@ -35,8 +36,7 @@ def test_function_needs_no_broker(app, monkeypatch, name, numbers, result):
         ) from None
     function = getattr(libs, name, None)
     assert function, f"libs.math should have a function {name}."
-    found = function(*numbers)
-    assert found == result, f"libs.math.{name}{numbers} should return {result!r}, but it returned {found!r}."
+    returns(f"libs.math.{name}{numbers}", lambda: function(*numbers), result)
 
 
 @pytest.mark.step("`libs` imports neither `celery` nor `tasks`", "the-tree")
@@ -67,27 +67,28 @@ def test_worker_lists_the_tasks(worker):
 @pytest.mark.parametrize("name", NAMES)
 def test_package_exports_the_task(app, name):
     """In tasks/__init__.py: from tasks.math import add_request, divide_request, mul_request, sub_request."""
-    found = getattr(importlib.import_module("tasks"), f"{name}_request", None)
-    assert found is not None, (
-        f"`from tasks import {name}_request` should work: tasks/__init__.py has no {name}_request."
-    )
+    exports(app, f"tasks.math.{name}_request")
 
 
 @pytest.mark.step("they answer with what the functions return", "the-tree")
 @pytest.mark.parametrize("name, numbers, result", CALLS)
 def test_request(celery_setup, app, name, numbers, result):
-    """Each task calls its function and returns the answer."""
+    """Each task calls its function and returns the answer: from libs import math, and then math.add(x, y)."""
     answers(app, f"tasks.math.{name}_request", numbers, result)
 
 
 @pytest.mark.step("`add_request` calls `libs.math.add`", "the-tree")
-def test_request_calls_the_function(app, monkeypatch):
+def test_request_calls_the_function(app, folder):
     """Call the function; don't compute in the task."""
-    called = []
-    monkeypatch.setattr(importlib.import_module("libs.math"), "add", lambda x, y: called.append((x, y)) or 0)
-    found = task(app, "tasks.math.add_request")(4, 4)
-    by_name = "add" in importlib.import_module("tasks.math").__dict__
-    assert called or by_name, f"add_request should call libs.math.add, but it gave {found!r} without that."
+    request, called = task(app, "tasks.math.add_request"), set()
+    # By whatever name the task knows it.
+    sys.setprofile(lambda frame, event, _: called.add(frame.f_code.co_filename))
+    try:
+        found = request(4, 4)
+    finally:
+        sys.setprofile(None)
+    in_libs = str(folder / "libs" / "math.py") in called
+    assert in_libs, f"add_request should call libs.math.add, but it gave {found!r} without."
 
 
 @pytest.mark.step(
@@ -101,9 +102,9 @@ def test_both_layers(worker, app, name):
 
 
 @pytest.mark.step("the settings of chapter 2 still apply", "the-tree")
-def test_settings_are_those_of_chapter_2(app):
+def test_settings_are_those_of_chapter_2(app, monkeypatch):
     """celeryconfig.py and tasks/celery.py stay as they were."""
-    has_setting(app, "result_expires", 3600)
+    has_settings(app, monkeypatch)
 
 
 @pytest.mark.step(

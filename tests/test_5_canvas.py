@@ -7,10 +7,10 @@ import pytest
 from celery import chain, chord, group
 from celery.exceptions import ChordError
 from course import wait_until
-from grading import answers, gives, has_setting, lists, logs, raises, task
+from grading import answers, exports, gives, has_settings, lists, logs, raises, returns, task
 
 NAMES = ["add", "sub", "mul", "divide", "xsum"]
-SIGNS = {"add": " + ", "sub": " - ", "mul": " * ", "divide": " / ", "xsum": ", "}
+SIGNS = {"add": " + ", "sub": " - ", "mul": " * ", "divide": " / ", "xsum": ""}
 
 
 def test_lesson(lesson):
@@ -39,11 +39,10 @@ def xsum(celery_setup, app):
 
 @pytest.mark.step("`libs.math.xsum(range(5))` returns 10", "whats-new")
 def test_xsum_is_a_plain_function(app):
-    """xsum takes any iterable of numbers: return sum(numbers)."""
+    """xsum takes one iterable of numbers, not several numbers: return sum(numbers)."""
     xsum = getattr(importlib.import_module("libs.math"), "xsum", None)
     assert xsum, "libs.math should have a function xsum."
-    found = xsum(range(5))
-    assert found == 10, f"libs.math.xsum(range(5)) should return 10, but it returned {found!r}."
+    returns("libs.math.xsum(range(5))", lambda: xsum(range(5)), 10)
 
 
 @pytest.mark.step("the worker lists `tasks.math.xsum_request` and the four tasks of chapter 4", "whats-new")
@@ -56,17 +55,25 @@ def test_worker_lists_the_tasks(worker):
 @pytest.mark.parametrize("name", NAMES)
 def test_package_exports_the_task(app, name):
     """Add xsum_request to the import in tasks/__init__.py, and to __all__."""
-    found = getattr(importlib.import_module("tasks"), f"{name}_request", None)
-    assert found is not None, (
-        f"`from tasks import {name}_request` should work: tasks/__init__.py has no {name}_request."
-    )
+    exports(app, f"tasks.math.{name}_request")
 
 
 @pytest.mark.step("`xsum_request.delay([1, 2, 3]).get(timeout=10)` gives 6", "whats-new")
 @pytest.mark.parametrize("numbers, result", [([1, 2, 3], 6), ([], 0)])
 def test_xsum_request(celery_setup, app, numbers, result):
-    """The task takes one list, not several numbers."""
+    """The task takes one list, not several numbers, and returns what libs.math.xsum gives; it waits for no other task."""
     answers(app, "tasks.math.xsum_request", (numbers,), result)
+
+
+@pytest.mark.step("the tasks and the settings of chapter 4 are still there", "whats-new")
+@pytest.mark.parametrize(
+    "name, numbers, result",
+    [("add", (4, 3), 7), ("sub", (4, 3), 1), ("mul", (4, 3), 12), ("divide", (7, 2), 3.5)],
+)
+def test_request(celery_setup, app, monkeypatch, name, numbers, result):
+    """Nothing else changes in this chapter."""
+    answers(app, f"tasks.math.{name}_request", numbers, result)
+    has_settings(app, monkeypatch)
 
 
 @pytest.mark.step(
@@ -80,14 +87,6 @@ def test_both_layers_of_log(worker, app, name):
     assert libs, f"libs.math.{name} should log at DEBUG, but it logged nothing."
     for level, _, line in libs:
         assert level == "DEBUG", f"libs.math.{name} should log at DEBUG, but it logged at {level}: {line}"
-
-
-@pytest.mark.step("the tasks and the settings of chapter 4 are still there", "whats-new")
-@pytest.mark.parametrize("name, numbers, result", [("sub", (4, 3), 1), ("divide", (7, 2), 3.5)])
-def test_request(celery_setup, app, name, numbers, result):
-    """Keep what chapter 4 had: nothing else changes in this chapter."""
-    answers(app, f"tasks.math.{name}_request", numbers, result)
-    has_setting(app, "result_expires", 3600)
 
 
 def test_signatures(add):
