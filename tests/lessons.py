@@ -23,7 +23,7 @@ from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
 FENCES = RawFencedCodeBlockLexer(re.compile(r"(?P<language>[^\n]*)\n"))
 COMMENT = re.compile(r"^<!--\s*(.*?)\s*-->$", re.MULTILINE | re.DOTALL)
-DIRECTIVE = re.compile(r"(not run): (.+)|(without): (\w+)|(workers): (\d+)|bench: \w+|/bench")
+DIRECTIVE = re.compile(r"(not run): (.+)|(without): (\w+)|(workers): (.+)|bench: \w+|/bench")
 LABEL = re.compile(r"^\*\*(.+)\*\*.*\n\n?\Z", re.MULTILINE)
 # What stands above a block of each language: a word, or a file's path.
 PATH = "`(.+)`"
@@ -32,6 +32,7 @@ LABELS = {
     "console": "Shell|Worker|Prompt|Messages",
     "text": "Worker|Messages",
     "python": PATH,
+    "yaml": PATH,
     "diff": PATH,
 }
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -54,7 +55,7 @@ class Session:
 
     edits: list = field(default_factory=list)
     without: set = field(default_factory=set)
-    workers: int = 1
+    workers: list = field(default_factory=lambda: [""])  # the options of each
     blocks: list = field(default_factory=list)
 
 
@@ -110,7 +111,7 @@ class Lesson:
             if name == "without":
                 current.without.add(found)
             elif name == "workers":
-                current.workers = int(found)
+                current.workers = [] if found == "none" else found.split(",")
             elif name:
                 continue
             elif found.language == "diff":
@@ -134,9 +135,9 @@ class Lesson:
                 folder = shutil.copytree(app.folder, temp / app.folder.name, ignore=IGNORED)
                 if not all([self.change(folder, edit) for edit in session.edits]):  # noqa: C419  each is tried
                     continue
-                # Where a reader has time to watch several workers, the suite gives them more processes.
-                args = ["-c", "6"] if session.workers > 1 else []
-                app = AppUnderTest(app.nodes, folder, session.workers, args=args, without=session.without)
+                app = AppUnderTest(app.nodes, folder, 0, without=session.without)
+                for options in session.workers:
+                    app.add_worker(options.split())
                 copies.append(app)
             runs.append(Run(self, session, app, temp / "top"))
         try:
@@ -276,6 +277,8 @@ class Run:
             self.lesson.problem(
                 block.line, f"the listing should be lines of {block.label} in a row, and isn't: {strange!r}."
             )
+
+    yaml = python
 
 
 def exception(text):

@@ -23,7 +23,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from course import ROOT, STACK, URLS, port, wait_until
+from course import ROOT, STACK, URLS, chapter, port, wait_until
 
 HOST = "127.0.0.1"
 DATA = ROOT / ".course" / "redis"  # the embedded server's, in a folder for each port
@@ -188,13 +188,18 @@ def compose_program():
     return next(found, None)
 
 
-def compose(*words, env=None, **options):
-    """Run docker compose on this checkout's project for the learner's port; return the finished process."""
+def compose(*words, of="*", env=None, **options):
+    """Run docker compose on this checkout's project for the learner's port; return the finished process.
+
+    A chapter may add to docker-compose.yml, in a file workers.yml: `of` is this chapter, or all of them.
+    """
     if failure := no_docker():
         sys.exit(failure)
     here = port()
+    files = [ROOT / "docker-compose.yml", *sorted(ROOT.glob(f"chapters/{of}/workers.yml"))]
     # Compose takes PWD for the folder, where both are the same, and labels the containers with it.
     env = os.environ | {"PWD": str(ROOT), "REDIS_PORT": str(here), "STACK": STACK} | (env or {})
+    env["COMPOSE_FILE"] = os.pathsep.join(map(str, files))
     command = [*compose_program(), "-p", project(here), *words]
     return subprocess.run(command, cwd=ROOT, env=env, check=False, **options)
 
@@ -209,15 +214,22 @@ def start_container(port):
         return "Docker started Redis, but it doesn't answer."
 
 
+def services(of="*"):
+    """Return the names of the services that are workers of a chapter, or of any."""
+    found = compose("config", "--services", of=of, stdout=subprocess.PIPE, text=True).stdout.split()
+    return sorted(set(found) - {"redis"})
+
+
 def up(number):
     """Start WORKERS workers of a chapter in containers, anew each time: they don't reload edited code."""
-    workers = f"worker={os.environ.get('WORKERS') or 1}"
-    words = ["up", "-d", "--build", "--no-deps", "--force-recreate", "--scale", workers, "worker"]
-    sys.exit(compose(*words, env={"CHAPTER": number, "ARGS": os.environ.get("ARGS", "")}).returncode)
+    of, workers = chapter(number), f"worker={os.environ.get('WORKERS') or 1}"
+    words = ["up", "-d", "--build", "--no-deps", "--force-recreate", "--scale", workers, *services(of)]
+    env = {"CHAPTER": number, "ARGS": os.environ.get("ARGS", "")}
+    sys.exit(compose(*words, of=of, env=env).returncode)
 
 
 def logs(*options):
-    sys.exit(compose("logs", "--follow", *options, "worker").returncode)
+    sys.exit(compose("logs", "--follow", *options, *services()).returncode)
 
 
 def down(*options):

@@ -83,6 +83,8 @@ def look_for_workers(app, client):
     A worker that was started here is known by the name of one of its connections, also while it starts or is
     suspended. Others are asked: a worker listens for remote control, by a pattern.
     """
+    import kombu.pools
+
     here, own = os.getcwd(), str(client.client_id())
     # In one transaction, so that of two workers which start at once the second sees the first.
     _, clients = client.pipeline().client_setname(MARK + quote(here)).client_list().execute()
@@ -95,10 +97,13 @@ def look_for_workers(app, client):
     listening = sum(each["psub"] != "0" for each in clients)
     if listening > len(marked):
         known = {name for name in app.tasks if not name.startswith("celery.")}
-        for node, tasks in (app.control.inspect(timeout=1, limit=listening).registered() or {}).items():
+        replies = app.control.inspect(timeout=1, limit=listening).registered() or {}
+        # Celery forks later, and asks again on new connections.
+        kombu.pools.reset()
+        app._after_fork()
+        for node, tasks in replies.items():
             if known != {task.split()[0] for task in tasks}:
                 refuse(f"{node}, which knows {', '.join(tasks)}")
-        app.pool.force_close_all()
     return bool(marked or listening)
 
 
