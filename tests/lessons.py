@@ -23,7 +23,7 @@ from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
 FENCES = RawFencedCodeBlockLexer(re.compile(r"(?P<language>[^\n]*)\n"))
 COMMENT = re.compile(r"^<!--\s*(.*?)\s*-->$", re.MULTILINE | re.DOTALL)
-DIRECTIVE = re.compile(r"(not run): (.+)|(without): (\w+)|(workers): (.+)|bench: \w+|/bench")
+DIRECTIVE = re.compile(r"(not run): (.+)|(without): (\w+)|(workers): (none|-.+)|bench: \w+|/bench")
 LABEL = re.compile(r"^\*\*(.+)\*\*.*\n\n?\Z", re.MULTILINE)
 # What stands above a block of each language: a word, or a file's path.
 PATH = "`(.+)`"

@@ -1,4 +1,4 @@
-"""Chapter 5's workers in Docker containers, as `make chapter-5-up WORKERS=3` starts them: `make test-docker` runs this."""
+"""Chapter 7's workers in Docker containers, as `make chapter-7-up WORKERS=3` starts them: `make test-docker` runs this."""
 
 import gc
 import json
@@ -58,7 +58,7 @@ def checkout(request, tmp_path):
     if not request.config.option.docker:
         pytest.skip("needs a Docker engine: make test-docker")
     checkout = Checkout(tmp_path / "course", free_port())
-    with (checkout.folder / "chapters/5-canvas/tasks/math.py").open("a") as code:
+    with (checkout.folder / "chapters/7-routing/tasks/math.py").open("a") as code:
         code.write(NAP)
     # The reaper removes what is left, in whatever way the tests end.
     request.getfixturevalue("nodes").reaper.watch(" ".join(checkout.command("down", "ARGS=--volumes")))
@@ -66,11 +66,16 @@ def checkout(request, tmp_path):
 
 
 def test_three_workers_share_a_group_and_one_is_stopped(checkout, tmp_path):
-    checkout.make("chapter-5-up", "WORKERS=3", "ARGS=-c 2")
+    checkout.make("chapter-7-up", "WORKERS=3", "ARGS=-c 2")
     containers = checkout.containers()
-    workers = [each for each in containers if "celery" in each["Config"]["Cmd"][-1]]
-    assert len(workers) == 3, f"WORKERS=3 should start three workers, there are {len(workers)}."
-    users = {each["Config"]["User"] for each in workers}
+    services = [each["Config"]["Labels"]["com.docker.compose.service"] for each in containers]
+    workers = [found for found, name in zip(containers, services, strict=True) if name == "worker"]
+    assert sorted(services) == ["ledger", "redis", "worker", "worker", "worker"], (
+        f"WORKERS=3 should start three workers, and one for the ledger, beside Redis; there are {services}."
+    )
+    users = {
+        found["Config"]["User"] for found, name in zip(containers, services, strict=True) if name != "redis"
+    }
     assert users == {"celery"}, f"The workers should run as the user celery, they run as {users}."
     published = "".join(docker("port", each["Id"]) for each in containers).strip()
     wanted = f"6379/tcp -> 127.0.0.1:{checkout.port}"
@@ -80,7 +85,12 @@ def test_three_workers_share_a_group_and_one_is_stopped(checkout, tmp_path):
         logs = subprocess.Popen(checkout.command("logs"), env=checkout.env, stdout=file, stderr=file)
     url = f"redis://127.0.0.1:{checkout.port}/0"
     app = Celery(broker=url, backend=url, set_as_current=False)
-    wait_until(lambda: len(app.control.ping(timeout=2)) == 3, 60)
+    wait_until(lambda: len(app.control.ping(timeout=2)) == 4, 60)
+    found = app.control.inspect(timeout=10, limit=4).active_queues() or {}
+    taken = sorted(queue["name"] for queues in found.values() for queue in queues)
+    assert taken == ["celery"] * 3 + ["ledger"], f"The ledger's worker alone should take its queue: {taken}."
+    balance = app.signature("tasks.ledger.enter_request", ["pay", 2000], app=app).apply_async(queue="ledger")
+    assert balance.get(timeout=30) == 2000.0, "The ledger's worker should keep an amount."
     result = group(app.signature("tasks.math.nap", [0.1], app=app) for _ in range(300)).apply_async()
     wait_until(lambda: result.completed_count() >= 60, 60)
     docker("stop", "-t", str(WARM_STOP), workers[0]["Id"])

@@ -1,0 +1,176 @@
+"""Chapter 7: two queues, and which task goes into which."""
+
+import shutil
+import sqlite3
+import subprocess
+from contextlib import closing
+
+import course
+import pytest
+from celery import chord, signals
+from celery.exceptions import QueueNotFound
+from course import PROGRAMS, wait_until
+from grading import answers, gives, has_setting, lists, raises, task
+
+ENTER = "tasks.ledger.enter_request"
+MATH = ["add", "sub", "mul", "divide", "xsum"]
+LEDGER = "ledger.db"
+
+
+@pytest.fixture(scope="module")
+def folder(number, tmp_path_factory):
+    """A copy of the folder under test, so that its ledger is the tests' own."""
+    original = course.folder(number)
+    ignored = shutil.ignore_patterns("__pycache__", ".*", f"{LEDGER}*")
+    return shutil.copytree(original, tmp_path_factory.mktemp("copy") / original.name, ignore=ignored)
+
+
+@pytest.fixture
+def ledger(app, folder):
+    """The path of the ledger, which is not there yet."""
+    path = folder / LEDGER
+    path.unlink(missing_ok=True)
+    return path
+
+
+@pytest.fixture
+def enter(app, ledger):
+    """The chapter's task, whose route leads into a queue that is there."""
+    found = task(app, ENTER)
+    try:
+        app.amqp.router.route({}, ENTER)
+    except QueueNotFound as error:
+        raise AssertionError(f"enter_request should go into the queue ledger, and raised: {error}") from None
+    return found
+
+
+@pytest.fixture
+def queues(app):
+    """A list of the queues that this test's messages were sent into."""
+    sent = []
+
+    def note(exchange, routing_key, **_):
+        sent.append(exchange or routing_key)
+
+    signals.before_task_publish.connect(note)
+    yield sent
+    signals.before_task_publish.disconnect(note)
+
+
+def test_lesson(lesson):
+    lesson.holds()
+
+
+@pytest.mark.step("the worker's banner lists the queues `celery` and `ledger`", "two-queues")
+def test_banner_lists_both_queues(worker):
+    """task_queues in celeryconfig.py is a dictionary: {"celery": {}, "ledger": {}}."""
+    banner = worker.logs().partition("[queues]")[2].partition("[tasks]")[0]
+    found = [line.split()[1] for line in banner.splitlines() if ".>" in line]
+    assert found == ["celery", "ledger"], (
+        f"The worker should list the queues celery and ledger when it starts, it lists {', '.join(found)}."
+    )
+
+
+@pytest.mark.step("`enter_request` goes into `ledger`, and is answered", "two-queues")
+def test_the_ledger_has_a_queue(celery_setup, enter, queues):
+    """task_routes is a dictionary from names to queues: {"tasks.ledger.*": {"queue": "ledger"}}."""
+    result = enter.delay("rent", -500)
+    assert queues == ["ledger"], f"enter_request should go into the queue ledger, it went into {queues[0]}."
+    gives('enter_request.delay("rent", -500)', result, -500.0)
+
+
+@pytest.mark.step("the other tasks go into `celery`", "two-queues")
+@pytest.mark.parametrize("name", MATH)
+def test_the_rest_goes_into_celery(celery_setup, app, queues, name):
+    """The route's name should fit tasks of tasks.ledger alone."""
+    arguments = ([9, 3],) if name == "xsum" else (9, 3)
+    task(app, f"tasks.math.{name}_request").delay(*arguments).get(timeout=10)
+    assert queues == ["celery"], f"{name}_request should go into the queue celery, it went into {queues[0]}."
+
+
+@pytest.mark.step("a call that names a queue you haven't listed raises QueueNotFound", "a-misspelt-queue")
+def test_a_misspelt_queue_is_an_error(celery_setup, enter, redis):
+    """task_create_missing_queues is True unless you set it."""
+    with raises(QueueNotFound, 'apply_async(queue="leger") should raise QueueNotFound'):
+        enter.apply_async(("rent", -500), queue="leger")
+    assert not redis.exists("leger"), "Nothing should be sent into the queue leger, and a message was."
+
+
+@pytest.mark.step(
+    "a worker with `-X ledger` leaves `enter_request` to the one with `-Q ledger`", "a-worker-for-each-queue"
+)
+@pytest.mark.isolated(args=["-X", "ledger"])
+def test_a_worker_for_each_queue(celery_setup, app, enter, redis, app_under_test):
+    """Both need the first step: -X and -Q choose from the queues in task_queues."""
+    result = enter.delay("pay", 2000)
+    answers(app, "tasks.math.add_request", (4, 4), 8)
+    waiting = redis.llen("ledger")
+    assert waiting == 1, f"With -X ledger, 1 message should wait in the queue ledger, {waiting} wait there."
+    app_under_test.add_worker(["-X", "celery", "-Q", "ledger", "-n", "ledger@%h"])  # instead of -X ledger
+    gives("enter_request, with a second worker and its -Q ledger,", result, 2000.0)
+
+
+@pytest.mark.step("the tasks and the settings of chapter 6 are still there", "two-queues")
+def test_what_chapter_6_had(worker, app):
+    """Nothing else changes in this chapter."""
+    lists(worker, [ENTER, *(f"tasks.math.{name}_request" for name in MATH)])
+    for name in ("task_acks_late", "task_reject_on_worker_lost"):
+        has_setting(app, name, True)
+    has_setting(app, "result_expires", 3600)
+    has_setting(app, "broker_transport_options", {"visibility_timeout": 3600})
+
+
+# What follows is about Celery itself.
+
+
+def test_a_call_names_another_queue(celery_setup, enter, queues):
+    result = enter.apply_async(("rent", -500), queue="celery")
+    assert queues == ["celery"], f"The queue of the call should win over the route, it went into {queues[0]}."
+    gives('enter_request.apply_async(("rent", -500), queue="celery")', result, -500.0)
+
+
+def test_a_misspelt_route_is_an_error(app, monkeypatch):
+    monkeypatch.setitem(app.conf, "task_routes", {"tasks.ledger.*": {"queue": "leger"}})
+    with raises(QueueNotFound, "A route into a queue that isn't listed should raise QueueNotFound"):
+        task(app, ENTER).delay("rent", -500)
+
+
+def test_a_misspelt_pattern_is_none(app, monkeypatch):
+    monkeypatch.setitem(app.conf, "task_routes", {"tasks.leger.*": {"queue": "ledger"}})
+    found = app.amqp.router.route({}, ENTER)["queue"].name
+    assert found == "celery", f"Where no pattern fits, a task should go into the queue celery, not {found}."
+
+
+def test_a_chord_crosses_queues(celery_setup, app, enter, queues):
+    xsum = task(app, "tasks.math.xsum_request")
+    gives("enter_request", enter.delay("rent", -500), -500.0)
+    gives("A chord across queues", chord([enter.s("rent", -500), enter.s("rent", 0)], xsum.s())(), -1000.0)
+    assert queues == ["ledger"] * 3, f"The header should go into the queue ledger, it went into {queues}."
+
+
+def test_a_retry_stays_in_its_queue(celery_setup, app, enter, ledger):
+    with closing(sqlite3.connect(ledger, isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        result = enter.apply_async(("gift", 100), queue="celery")
+        inspect = app.control.inspect(timeout=10, limit=1)
+        wait_until(lambda: result.state == "RETRY" and any(inspect.scheduled().values()), 5)
+        [[waiting]] = inspect.scheduled().values()
+    found = waiting["request"]["delivery_info"]["routing_key"]
+    assert found == "celery", (
+        f"A retry should wait in the queue that the call was in, celery, not in {found}."
+    )
+    gives("enter_request, once the lock is gone,", result, 100.0)
+
+
+@pytest.mark.isolated(count=0)
+def test_purge_empties_both_queues(app, enter, app_under_test):
+    redis = app_under_test.broker.client
+    enter.delay("pay", 1)
+    task(app, "tasks.math.add_request").delay(4, 4)
+    command = [PROGRAMS / "celery", "-A", "tasks", "purge", "-f"]
+    at = {"cwd": app_under_test.folder, "env": app_under_test.env}
+    said = subprocess.run(command, capture_output=True, text=True, check=True, **at).stdout.strip()
+    left = redis.llen("celery"), redis.llen("ledger")
+    assert left == (0, 0) and "2 messages" in said and "2 known task queues" in said, (
+        f"celery purge should drop 2 messages from 2 queues; it said {said!r}, and {left} are left."
+    )
