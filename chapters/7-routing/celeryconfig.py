@@ -11,7 +11,7 @@ result_expires = 3600
 task_acks_late = True
 task_reject_on_worker_lost = True
 
-# In seconds. A message that wasn't acknowledged by then is handed out again: longer than any task, or retry's delay.
+# In seconds. A message that isn't acknowledged by then is handed out again. Keep it above any task and any retry's delay.
 broker_transport_options = {"visibility_timeout": 3600}
 
 # The queues that a worker takes from, unless -Q or -X says otherwise. Any other name is an error.
