@@ -164,11 +164,11 @@ def logs(worker, app, name, numbers, sign, level):
 def has_setting(app, name, wanted, prefix=()):
     """Fail unless the app's configuration sets this, to this value, or to what begins with one of these."""
     sentence = f"The app's configuration should set {name} to {wanted}"
-    assert name in app.conf.table(with_defaults=False), f"{sentence}, and does not set it."
+    assert name in app.conf.table(with_defaults=False), f"{sentence}, but it doesn't set it."
     found = getattr(app.conf, name)
     found = found.total_seconds() if hasattr(found, "total_seconds") else found
     fits = str(found).startswith(prefix) if prefix else found == wanted
-    assert fits, f"{sentence}, it is {found!r}."
+    assert fits, f"{sentence}, but it is {found!r}."
 
 
 def has_url(app, monkeypatch, name):
