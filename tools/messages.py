@@ -17,25 +17,25 @@ import redis
 from course import URLS, port
 
 LINE = re.compile(r"([\d.]+) \[(\d+) \S+\] (.*)", re.DOTALL)
-WORD = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+WORD = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)  # without a step back: words may have 10 MB
 RESULT, CHORD = "celery-task-meta-", "celery-taskset-meta-"
 WIDTH = 60  # characters of an argument or a result that are shown
+UNREADABLE = (ValueError, TypeError, LookupError, RecursionError)
 
 
 def cut(text):
     """Return a text on one line, cut where it is long."""
-    text = " ".join(str(text).split())
+    text = " ".join(str(text)[: 9 * WIDTH].split())
     return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
 
 
 def words_of(line):
-    """Return the database and the words of a command, or None where the line is none."""
+    """Return the database and the words of a command, or None and none where the line is none."""
     if not (match := LINE.match(line)):
-        return None
+        return None, []
     # A word is quoted as in C, which is how Python writes bytes.
-    return int(match[2]), [
-        ast.literal_eval("b" + word).decode(errors="replace") for word in WORD.findall(match[3])
-    ]
+    words = (ast.literal_eval("b" + word) for word in WORD.findall(match[3]))
+    return int(match[2]), [word.decode(errors="replace") for word in words]
 
 
 class Watch:
@@ -62,8 +62,9 @@ class Watch:
             self.waited.add(key)
             return f"client … backend  waits for {key[len(RESULT) :][:8]}"
         if command in ("SETEX", "SET") and key.startswith(RESULT):
-            kept, text = (rest[0], rest[1]) if command == "SETEX" else (rest[2], rest[0])
-            return f"worker → backend  {self.result(text)} for {key[len(RESULT) :][:8]}, kept for {kept} s"
+            text, *more = rest if command == "SET" else (rest[1], "EX", rest[0])
+            kept = f"{more[1]} s" if more[1:] else "ever"
+            return f"worker → backend  {self.result(text)} for {key[len(RESULT) :][:8]}, kept for {kept}"
         if command == "ZADD" and key.startswith(CHORD) and key.endswith(".j"):
             count = self.joined[key] = self.joined.get(key, 0) + 1
             return f"worker → backend  {self.result(rest[1], 2)} joins the chord {key[len(CHORD) :][:8]}, number {count}"
@@ -84,8 +85,8 @@ class Watch:
         try:
             message = json.loads(text)
             message = message[0] if isinstance(message, list) else message
-            return dict(message["headers"]), message["properties"]["delivery_tag"]
-        except (ValueError, TypeError, LookupError, RecursionError):
+            return dict(message["headers"]), str(message["properties"]["delivery_tag"])
+        except UNREADABLE:
             return {}, None
 
     def name(self, text):
@@ -94,52 +95,51 @@ class Watch:
         if not headers.get("task"):
             return f"an unreadable message ({cut(text)})"
         keywords = headers.get("kwargsrepr")
-        arguments = str(headers.get("argsrepr")) + (f" {keywords}" if keywords not in (None, "{}") else "")
-        return f"{headers['task']}{cut(arguments)} {str(headers.get('id'))[:8]}"
+        keywords = f" {keywords}" if keywords not in (None, "{}") else ""
+        arguments = f"{headers.get('argsrepr') or '(…)'}{keywords}"
+        return f"{cut(headers['task'])}{cut(arguments)} {str(headers.get('id'))[:8]}"
 
     def result(self, text, at=None):
         """Return the state and the value that a stored result has."""
         try:
             found = json.loads(text)
             state, value = (found[at], found[at + 1]) if at else (found["status"], found["result"])
-        except (ValueError, TypeError, LookupError, RecursionError):
+            if isinstance(value, dict) and "exc_type" in value:
+                value = f"{value['exc_type']}: {' '.join(map(str, value['exc_message']))}"
+            return f"{state} {cut(value)}"
+        except UNREADABLE:
             return f"something unreadable ({cut(text)})"
-        if isinstance(value, dict) and "exc_type" in value:
-            value = f"{value['exc_type']}: {' '.join(map(str, value['exc_message']))}"
-        return f"{state} {cut(value)}"
 
 
 def watch(url):
     """Print what travels through a database, for ever; goes on after a restart of the server."""
-    client = redis.Redis.from_url(url, encoding_errors="replace", decode_responses=True)
+    # With less than a megabyte at a time, redis-py reads a message of 10 MB for several seconds.
+    options = {"encoding_errors": "replace", "decode_responses": True, "socket_read_size": 2**20}
+    client = redis.Redis.from_url(url, **options)
     database = client.connection_pool.connection_kwargs.get("db") or 0
     monitor, begin, lost = Watch(), None, False
     while True:
-        connection = None
+        connection = client.connection_pool.make_connection()
         try:
-            connection = client.connection_pool.get_connection("MONITOR")
             connection.send_command("MONITOR")
             connection.read_response()
             print("Redis is back." if lost else f"What travels through {url}; Ctrl-C ends this.", flush=True)
             lost = False
             while True:
                 line = connection.read_response()
-                found = words_of(line)
-                if not found or found[0] != database or not found[1]:
-                    continue
-                if sentence := monitor.sentence(found[1]):
+                where, words = words_of(line)
+                if where == database and words and (sentence := monitor.sentence(words)):
                     now = float(line.split(" ", 1)[0])
                     begin = begin or now
-                    print(f"{now - begin:8.3f}  {sentence}", flush=True)
+                    shown = "".join(each if each.isprintable() else "?" for each in sentence[: 9 * WIDTH])
+                    print(f"{now - begin:8.3f}  {shown}", flush=True)
         except redis.ConnectionError as error:
             if not lost:
                 print(f"No Redis answers at {url} ({error}): waiting; make redis starts one.", flush=True)
             lost = True
             time.sleep(0.5)
         finally:
-            if connection:
-                connection.disconnect()
-                client.connection_pool.release(connection)
+            connection.disconnect()
 
 
 if __name__ == "__main__":
