@@ -7,6 +7,7 @@ reports on a pipe; whatever the attempt does to that process, the one here survi
 """
 
 import json
+import logging
 import os
 import re
 import select
@@ -27,7 +28,7 @@ IMPORT = f"""import faulthandler, importlib, os, signal, sys
 signal.alarm({SECONDS}); faulthandler.dump_traceback_later({SECONDS // 2}, exit=True)
 [importlib.import_module(name) for name in sys.argv[1:]]
 os._exit(66)"""
-NOWHERE = dict.fromkeys(("stdin", "stdout"), subprocess.DEVNULL)
+NOWHERE = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
 COLOURS = {"✓": 32, "✗": 31, "·": 2}
 
 
@@ -49,9 +50,8 @@ def import_problem(folder, chapter):
         [course.PROGRAMS / "python", "-c", IMPORT, *sorted(names, key=lambda name: name.count("."))],
         cwd=folder,
         env=course.environment("redis://127.0.0.1:1/0"),
-        stderr=subprocess.PIPE,
         process_group=0,
-        **NOWHERE,
+        **NOWHERE | {"stderr": subprocess.PIPE},
     )
     # However much it prints, the end is what counts.
     tail = subprocess.Popen(["tail", "-c", "40000"], stdin=python.stderr, stdout=subprocess.PIPE)
@@ -100,9 +100,8 @@ class Report:
         print(f"\n{steps} of {steps} · {time.monotonic() - self.begin:.1f} s\n\nYou now know:\n")
         print(self.text.partition("## What you now know\n")[2].partition("\n## ")[0].strip())
         print(f"\nCompare: make chapter-{self.number}-diff DIR={self.short}")
-        after = course.CHAPTERS[course.CHAPTERS.index(self.lesson.parent.name) + 1 :]
-        starts = [f"Next: make chapter-{course.number_of(name)}-start" for name in after]
-        print(*starts[:1] or ["That was the last chapter."])
+        after = [each for each in map(course.number_of, course.CHAPTERS) if each > int(self.number)]
+        print(f"Next: make chapter-{after[0]}-start" if after else "That was the last chapter.")
 
 
 def reports(reader):
@@ -124,8 +123,8 @@ def main(number, hint=""):
     # redis 3.2 imports distutils, and setuptools' takes longer than Python's.
     env = os.environ | {"DIR": str(folder), "CHECK_PIPE": str(writer), "SETUPTOOLS_USE_DISTUTILS": "stdlib"}
     # The steps get ready while the files are imported for a first time.
-    words, to = [sys.executable, __file__, number, "steps"], NOWHERE | {"stderr": subprocess.DEVNULL}
-    child = subprocess.Popen(words, env=env, pass_fds=[writer], **to)
+    words = [sys.executable, __file__, number, "steps"]
+    child = subprocess.Popen(words, env=env, pass_fds=[writer], **NOWHERE)
     os.close(writer)
     command = f"make chapter-{number}-hint{report.own}"
     if problem := import_problem(folder, report.lesson.parent):
@@ -146,11 +145,9 @@ def main(number, hint=""):
         if sentence or (steps and done == len(steps)):
             break  # what the steps have started, the reaper ends
     child.kill()
-    status = child.wait()
     if steps and done == len(steps):
         return report.passed(done)
-    if sentence is None:
-        sentence = f"Something made Python exit (status {status}): does your code call exit?"
+    sentence = sentence or f"Something made Python exit (status {child.wait()}): does your code call exit?"
     for at, (text, _, _) in enumerate(steps[done:]):
         report.show("·" if at else "✗", f"{done + at + 1}. {text}", None if at else sentence)
     _, anchor, told = steps[done] if steps else ("", "", sentence)
@@ -195,11 +192,14 @@ def steps(number, _):
 
 
 def watch(number, _):
-    folder = course.attempt(number)
-    os.chdir(course.ROOT)
-    os.environ["DIR"] = str(folder)
-    words = ["--filter", "python", "--target-type", "command", f"{sys.executable} tests/check.py {number}"]
-    os.execv(course.PROGRAMS / "watchfiles", ["watchfiles", *words, str(folder)])
+    import watchfiles
+
+    logging.disable()  # it would tell of each process
+    folder = os.environ["DIR"] = str(course.attempt(number))
+    command = f"'{sys.executable}' '{__file__}' {number}"
+    how = {"target": command, "target_type": "command", "watch_filter": watchfiles.PythonFilter()}
+    # Where the folder is gone, the callback ends this with a sentence.
+    watchfiles.run_process(folder, callback=lambda _: print() or course.attempt(number), **how)
 
 
 if __name__ == "__main__":

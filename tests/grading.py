@@ -148,7 +148,7 @@ def logs(worker, app, name, numbers, sign, level):
 
     asked = [sign.join(operands)] if sign else operands
     # What a process logged is there before its answer is; a container's log may come later.
-    wait_until(lambda: own(*asked) and own(answer), 0.5 if os.environ.get("DIR") else 3)
+    wait_until(lambda: own(*asked) and own(answer), 0.2 if os.environ.get("DIR") else 3)
     said = " and ".join(f'"{message}" at {its}' for its, _, message in own()) or "nothing"
     for what, texts in {"what it was asked": asked, "the answer": [answer]}.items():
         wanted = ", ".join(texts)
