@@ -6,6 +6,7 @@ The steps are the tests that are marked `step`. pytest runs them in a process of
 reports on a pipe; whatever the attempt does to that process, the one here survives and says so.
 """
 
+import atexit
 import json
 import logging
 import os
@@ -46,18 +47,16 @@ def import_problem(folder, chapter):
     if course.APP not in {name.partition(".")[0] for name in names}:
         wanted, there = next(chapter.glob(f"{course.APP}*")).name, ", ".join(map(str, paths[:3]))
         return f"This folder should have {wanted}; it has {there or 'nothing yet'}."
-    python = subprocess.Popen(
-        [course.PROGRAMS / "python", "-c", IMPORT, *sorted(names, key=lambda name: name.count("."))],
-        cwd=folder,
-        env=course.environment("redis://127.0.0.1:1/0"),
-        process_group=0,
-        **NOWHERE | {"stderr": subprocess.PIPE},
-    )
+    words = [course.PROGRAMS / "python", "-c", IMPORT, *sorted(names, key=lambda name: name.count("."))]
+    to = NOWHERE | {"stderr": subprocess.PIPE, "cwd": folder}
+    python = subprocess.Popen(words, env=course.environment("redis://127.0.0.1:1/0"), process_group=0, **to)
     # However much it prints, the end is what counts.
     tail = subprocess.Popen(["tail", "-c", "40000"], stdin=python.stderr, stdout=subprocess.PIPE)
-    status = python.wait()
-    with suppress(ProcessLookupError):
-        os.killpg(python.pid, signal.SIGKILL)  # what it has started would hold the pipe
+    try:
+        status = python.wait()
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(python.pid, signal.SIGKILL)  # what it has started would hold the pipe
     said = tail.communicate()[0].decode(errors="replace")
     late = status == -signal.SIGALRM or "\nTimeout (0:" in f"\n{said}"
     places = re.findall(rf'File "{re.escape(str(folder))}/(.+?)", line (\d+)', said)
@@ -124,11 +123,11 @@ def main(number, hint=""):
     env = os.environ | {"DIR": str(folder), "CHECK_PIPE": str(writer), "SETUPTOOLS_USE_DISTUTILS": "stdlib"}
     # The steps get ready while the files are imported for a first time.
     words = [sys.executable, __file__, number, "steps"]
-    child = subprocess.Popen(words, env=env, pass_fds=[writer], **NOWHERE)
+    child = subprocess.Popen(words, env=env, pass_fds=[writer], process_group=0, **NOWHERE)
+    atexit.register(os.killpg, child.pid, signal.SIGKILL)  # with what the attempt has forked
     os.close(writer)
     command = f"make chapter-{number}-hint{report.own}"
     if problem := import_problem(folder, report.lesson.parent):
-        child.kill()
         report.show("✗", "the files can be imported", problem)
         more = f"`import {course.APP}` in make chapter-{number}-shell DIR={report.short} shows all that Python says"
         report.failed("", "your-turn", more if hint else command)
@@ -144,10 +143,9 @@ def main(number, hint=""):
             sentence = found
         if sentence or (steps and done == len(steps)):
             break  # what the steps have started, the reaper ends
-    child.kill()
     if steps and done == len(steps):
         return report.passed(done)
-    sentence = sentence or f"Something made Python exit (status {child.wait()}): does your code call exit?"
+    sentence = sentence or "Something made Python exit: does your code call exit?"
     for at, (text, _, _) in enumerate(steps[done:]):
         report.show("·" if at else "✗", f"{done + at + 1}. {text}", None if at else sentence)
     _, anchor, told = steps[done] if steps else ("", "", sentence)
