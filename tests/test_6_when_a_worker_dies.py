@@ -5,9 +5,11 @@ import time
 from itertools import product
 
 import pytest
+from celery import chord
+from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.exceptions import WorkerLostError
 from course import wait_until
-from grading import answers, gives, raises
+from grading import answers, gives, raises, ready
 
 SOON = {"broker_transport_options": {"visibility_timeout": 1}}
 
@@ -56,6 +58,32 @@ def test_message_of_a_killed_worker_comes_back(worker, app, app_under_test, redi
     assert times == 2, (
         f"Past the visibility timeout another worker should run the task again, {times} run(s)."
     )
+
+
+@pytest.mark.isolated(slow_tasks=True, settings=SOON | {"task_acks_late": False})
+def test_early_acknowledged_task_of_a_killed_worker_is_gone(worker, app, app_under_test, redis):
+    result = start_long_task(app)
+    wait_until(lambda: not redis.hlen("unacked"))
+    worker.kill()
+    assert not redis.hlen("unacked") + redis.llen("celery"), "Nobody should have the message any more."
+    ready(app_under_test.add_worker())
+    with raises(CeleryTimeout, "With early acknowledgement get(timeout=2) should raise TimeoutError"):
+        result.get(timeout=2)
+
+
+@pytest.mark.isolated(slow_tasks=True, settings=SOON)
+def test_chord_of_a_killed_worker_is_finished_by_the_next(worker, app, app_under_test, redis):
+    nap, xsum = app.tasks["slow.nap"], app.tasks["tasks.math.xsum_request"]
+    result = chord([nap.s(0.4, i) for i in range(1, 5)], xsum.s()).delay()
+    # All four have been written down as taken: a message on its way there would be lost.
+    wait_until(lambda: redis.hlen("unacked") == 4, 5)
+    worker.kill()
+    with raises(CeleryTimeout, "get(timeout=1) of a chord without a worker should raise TimeoutError"):
+        result.get(timeout=1)
+    # A worker looks for messages past their visibility timeout when it starts.
+    time.sleep(0.5)
+    app_under_test.add_worker()
+    gives("The chord of a killed worker", result, 10)
 
 
 @pytest.mark.isolated(slow_tasks=True, settings=SOON)

@@ -126,9 +126,7 @@ def look_at_messages(app, client, number, worker_is_up):
     for queue in app.amqp.queues:
         size = client.llen(queue)
         more += max(0, size - LOOKED_AT)
-        waiting = (client.lindex(queue, -1 - at) for at in range(min(size, LOOKED_AT)))
-        # A worker may have taken some of them meanwhile.
-        counts.update(task_of(message) for message in waiting if message is not None)
+        counts.update(map(task_of, client.lrange(queue, -LOOKED_AT, -1)))
     if not counts:
         return
     parts = [f"{count} of {name}" if name else f"{count} unreadable" for name, count in counts.items()]

@@ -36,10 +36,10 @@ class PtySession(pexpect.spawn):
         """Return the terminal's processes, without the shell."""
         self.text()  # a process waits where nobody reads what it prints
         found = []
-        for pid in psutil.pids():
-            with contextlib.suppress(OSError, psutil.Error):
-                if os.getsid(pid) == self.pid != pid and psutil.Process(pid).status() != "zombie":
-                    found.append(psutil.Process(pid))
+        for process in psutil.process_iter(["status"]):
+            with contextlib.suppress(OSError):
+                if os.getsid(process.pid) == self.pid != process.pid and process.info["status"] != "zombie":
+                    found.append(process)
         return found
 
     def kill(self):
@@ -69,7 +69,7 @@ class Checkout:
         self.env |= {"REDIS": "embedded", "REDIS_PORT": str(self.port), "STACK": STACK}
         self.redis = StrictRedis(port=self.port, decode_responses=True)
         self.client = Celery("client", broker=f"redis://127.0.0.1:{self.port}/0", set_as_current=False)
-        self.started = []  # terminals and other processes
+        self.terminals = []
 
     def make(self, command, sentence="", fails=False, **env):
         """Type a make command; fail unless it ends well, or with fails=True in one sentence, and prints this one."""
@@ -77,17 +77,14 @@ class Checkout:
         text, status = pexpect.run(f"make {command}", timeout=30 if fails else 120, **options)
         lines = [line for line in text.splitlines() if line and not line.startswith("make: ***")]
         brief = not fails or ("Traceback" not in text and (len(lines) <= 2 or command == "setup"))
-        should = (
-            f"make {command} should {'fail in one sentence' if fails else 'end well'} and say {sentence!r}"
-        )
-        assert status is not None and (status > 0) == fails and sentence in text and brief, (
-            f"{should}:\n{text}"
-        )
+        as_wanted = status is not None and (status > 0) == fails and sentence in text and brief
+        end = "fail in one sentence" if fails else "end well"
+        assert as_wanted, f"make {command} should {end} and say {sentence!r}:\n{text}"
 
     def terminal(self, command, **env):
         """Type a command in a terminal of its own and leave it running."""
-        self.started.append(PtySession(command, self.folder, self.env | env))
-        return self.started[-1]
+        self.terminals.append(PtySession(command, self.folder, self.env | env))
+        return self.terminals[-1]
 
     def worker(self, number, options="-c 1 --without-mingle --without-gossip", **env):
         """Type `make chapter-N-worker` in a terminal and wait until the worker is ready."""
@@ -102,10 +99,9 @@ class Checkout:
     def gives(self, id, wanted):
         """Fail unless a task gives this within 20 seconds."""
         meta = wait_until(lambda: self.redis.get(f"celery-task-meta-{id}"), 20)
-        shown = "\n".join(each.text() for each in self.started)
-        assert meta and json.loads(meta)["result"] == wanted, (
-            f"The task should give {wanted}:\n{meta}\n{shown}"
-        )
+        shown = "\n".join(each.text() for each in self.terminals)
+        found = meta and json.loads(meta)["result"]
+        assert found == wanted, f"The task should give {wanted}, not {found}:\n{shown}"
 
     def edit(self, file, old, new):
         """Replace a text in a file of the chapters."""
@@ -118,9 +114,9 @@ class Checkout:
         wait_until(lambda: not answers(self.port))
 
     def end(self):
-        for each in self.started:
-            each.kill()
-            each.close() if isinstance(each, PtySession) else each.wait()
+        for terminal in self.terminals:
+            terminal.kill()
+            terminal.close()
         self.make("stop REDIS_PORT=")
 
 

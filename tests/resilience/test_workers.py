@@ -2,15 +2,11 @@
 
 import random
 import socket
-import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
-import worker as tool
-from course import STACK, URLS, free_port, wait_until
-from server import ask, launch
+from course import STACK, URLS, wait_until
 
 
 def test_worker_of_another_chapter_is_up(checkout):
@@ -52,43 +48,41 @@ def test_messages_wait(checkout):
     assert not checkout.redis.llen("celery"), "The purge should leave no message."
 
 
-def test_messages_are_taken_while_the_worker_looks_at_them(capsys):
-    app = SimpleNamespace(amqp=SimpleNamespace(queues=["celery"]), tasks={})
-    client = SimpleNamespace(hlen=lambda _: 0, llen=lambda _: 3, lindex=lambda *_: None)
-    tool.look_at_messages(app, client, "2", True)
-    said = capsys.readouterr().out
-    assert not said, f"A queue that was drained meanwhile has nothing to tell of, this was said: {said}"
-
-
 def test_something_else_listens(checkout):
     refusal = "which isn't Redis: take another with REDIS_PORT"
     with socket.create_server(("127.0.0.1", checkout.port)):  # silent
         checkout.make("chapter-1-worker", refusal, fails=True)
         url = f"CELERY_BROKER_URL=redis://127.0.0.1:{checkout.port}/0"
         checkout.make(f"chapter-1-worker {url}", f"No Redis answers at {url}", fails=True)
-    web = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(checkout.port)]
-    checkout.started.append(subprocess.Popen(web, stderr=subprocess.DEVNULL))
-    wait_until(lambda: ask(checkout.port, "PING"))
+    web = checkout.terminal(f"{sys.executable} -m http.server --bind 127.0.0.1 {checkout.port}")
+    web.expect("Serving HTTP")
     checkout.make("chapter-1-worker", refusal, fails=True)
 
 
 @pytest.mark.parametrize(
-    "options, sentence",
+    "command, sentence",
     [
-        ({"requirepass": "secret"}, "wants a password: set CELERY_BROKER_URL and CELERY_RESULT_BACKEND to"),
-        ({"replicaof": "127.0.0.1 1"}, "refuses writes (You can't write against a read only replica.): set"),
-        ({"maxmemory": 1}, "command not allowed when used memory > 'maxmemory'.): set"),
-        ({"min_replicas_to_write": 1}, "refuses writes (NOREPLICAS Not enough good replicas to write.): set"),
+        (
+            "CONFIG SET requirepass secret",
+            "wants a password: set CELERY_BROKER_URL and CELERY_RESULT_BACKEND",
+        ),
+        ("REPLICAOF 127.0.0.1 1", "refuses writes (You can't write against a read only replica.): set"),
+        ("CONFIG SET maxmemory 1", "command not allowed when used memory > 'maxmemory'.): set"),
+        ("CONFIG SET min-replicas-to-write 1", "refuses writes (NOREPLICAS Not enough good replicas"),
     ],
 )
-def test_server_refuses(checkout, tmp_path, options, sentence):
-    port = free_port()
-    checkout.started.append(launch(port, tmp_path, **options))
-    checkout.make(f"chapter-2-worker REDIS= REDIS_PORT={port}", sentence, fails=True)
-    if "requirepass" in options:
-        url = f"redis://:secret@127.0.0.1:{port}/0"
-        checkout.make("chapter-2-worker", sentence, fails=True, CELERY_BROKER_URL=url.replace("secret", "no"))
-        checkout.worker(2, **dict.fromkeys(URLS, url))
+def test_server_refuses(checkout, command, sentence):
+    checkout.make("redis")
+    checkout.redis.execute_command(*command.split())
+    try:
+        checkout.make("chapter-2-worker REDIS=", sentence, fails=True)
+        if "secret" in command:
+            url = f"redis://:secret@127.0.0.1:{checkout.port}/0"
+            wrong = url.replace("secret", "no")
+            checkout.make("chapter-2-worker", sentence, fails=True, CELERY_BROKER_URL=wrong)
+            checkout.worker(2, **dict.fromkeys(URLS, url))
+    finally:
+        checkout.kill_server()  # make stop doesn't know it without its password
 
 
 def test_mistake_in_the_code(checkout):
@@ -130,47 +124,49 @@ def test_suite_in_awkward_folders(checkout):
     checkout.make("--dry-run setup", "setup.sh latest", STACK="latest")
 
 
-@pytest.fixture
-def worker(request, checkout):
-    """The worker of chapter 2, with a task that takes two seconds and runs: its id is in `worker.task`."""
-    late = getattr(request, "param", False)  # its acknowledgement, which no chapter sets for all tasks
+def busy_worker(checkout, late=False):
+    """Return a worker of chapter 2, acknowledging late or not, and the id of the task that it runs for two seconds."""
     checkout.edit("2-configuration/tasks.py", "result =", "__import__('time').sleep(2)\n    result =")
     checkout.edit("2-configuration/celeryconfig.py", "broker", f"task_acks_late = {late}\nbroker")
     worker = checkout.worker(2)
-    worker.task = checkout.add(4, 4)
+    task = checkout.add(4, 4)
     worker.expect(r"asked: 4 \+ 4")
-    return worker
+    return worker, task
 
 
-def test_ctrl_c_once_finishes_the_task(checkout, worker):
+def test_ctrl_c_once_finishes_the_task(checkout):
+    worker, task = busy_worker(checkout)
     worker.sendcontrol("c")
-    checkout.gives(worker.task, 8)
+    checkout.gives(task, 8)
     worker.ends()
 
 
-@pytest.mark.parametrize("worker", [True], indirect=True)
-@pytest.mark.parametrize("twice", [True, False])
-def test_task_is_kept_at_ctrl_c_twice_and_at_a_closed_terminal(checkout, worker, twice, turn):
-    if twice:
-        worker.sendcontrol("c")
-        worker.expect("Warm shutdown")
-        worker.sendcontrol("c")
-    else:
-        worker.close()
+def test_ctrl_c_twice_keeps_a_task_that_is_acknowledged_late(checkout, turn):
+    worker, task = busy_worker(checkout, late=True)
+    worker.sendcontrol("c")
+    worker.expect("Warm shutdown")
+    worker.sendcontrol("c")
     worker.ends()
-    kept = checkout.redis.llen("celery") + (0 if twice else checkout.redis.hlen("unacked"))
+    checkout.worker(2)
+    checkout.gives(task, 8)
+
+
+def test_closed_terminal_keeps_a_task_that_is_acknowledged_late(checkout, turn):
+    worker, _ = busy_worker(checkout, late=True)
+    worker.close()
+    worker.ends()
+    kept = checkout.redis.llen("celery") + checkout.redis.hlen("unacked")
     assert kept == 1 or checkout.redis.keys("celery-task-meta-*"), "The task should be kept or done."
     checkout.worker(2)
-    if twice:
-        checkout.gives(worker.task, 8)
 
 
-@pytest.mark.parametrize("worker, late", [(False, False), (True, True)], indirect=["worker"])
-def test_stop_while_a_task_runs(checkout, worker, late, turn):
+@pytest.mark.parametrize("late", [False, True])
+def test_stop_while_a_task_runs(checkout, late, turn):
+    worker, task = busy_worker(checkout, late)
     checkout.make("stop", "waiting tasks are kept")
     worker.expect("Trying to re-establish the connection")
     checkout.make("redis")
-    checkout.gives(worker.task, 8)
+    checkout.gives(task, 8)
     if STACK == "latest" and (late or wait_until(lambda: not worker.processes(), 3)):
         # Celery 5.7 acknowledges the old task on the old connection, and ends: always late, rarely else.
         worker.ends()
