@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import traceback
 from pathlib import Path
 
 import celery.app.builtins  # noqa: F401  registers Celery's own tasks
@@ -11,7 +10,7 @@ import course
 import pytest
 from grading import described, ready
 from lessons import Lesson
-from nodes import AppUnderTest, ProcessFactory, Worker
+from nodes import IGNORED, AppUnderTest, ProcessFactory, Worker
 from pytest_celery import (
     CeleryBackendCluster,
     CeleryBrokerCluster,
@@ -56,9 +55,6 @@ def pytest_runtest_makereport(item, call):
         report.longrepr = str(error)
     elif error and os.environ.get("DIR"):
         report.longrepr = f"This could not be tested further: {described(error)}"
-    if error:
-        # A result that is deleted after its server has gone would look for it, for 20 seconds.
-        traceback.clear_frames(error.__traceback__)
     return report
 
 
@@ -89,9 +85,15 @@ def number(request):
 
 
 @pytest.fixture(scope="module")
-def folder(number):
-    """The folder under test: the chapter's own, or the learner's."""
-    return course.folder(number)
+def folder(number, tmp_path_factory):
+    """The folder under test, the chapter's own or the learner's; a copy where the chapter's .gitignore names what it writes."""
+    folder = course.folder(number)
+    ignored = course.ROOT / "chapters" / course.chapter(number) / ".gitignore"
+    if not ignored.exists():
+        return folder
+    written = [f"{name.strip('/')}*" for name in ignored.read_text().split()]
+    left_out = shutil.ignore_patterns("__pycache__", ".*", *written)
+    return shutil.copytree(folder, tmp_path_factory.mktemp("copy") / folder.name, ignore=left_out)
 
 
 @pytest.fixture(scope="module")
@@ -106,24 +108,31 @@ def shared(nodes, folder):
 def app_under_test(request, nodes, folder, tmp_path):
     """The chapter's worker and database, or the test's own where it is marked `isolated`."""
     marker = request.node.get_closest_marker("isolated")
-    if not marker:
-        yield request.getfixturevalue("shared")
-        return
-    options = {"args": ALONE} | marker.kwargs
-    if options.pop("copy", False):
-        folder = shutil.copytree(
-            folder, tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__", ".*")
-        )
-    made = AppUnderTest(nodes, folder, **options)
+    if marker:
+        options = {"args": ALONE} | marker.kwargs
+        if options.pop("copy", False):
+            folder = shutil.copytree(folder, tmp_path / "copy", ignore=IGNORED)
+        made = AppUnderTest(nodes, folder, **options)
+    else:
+        made = request.getfixturevalue("shared")
     yield made
-    made.close()
+    made.forget_modules()
+    if marker:
+        made.close()
 
 
 @pytest.fixture
 def app(app_under_test, monkeypatch):
     """The chapter's app, imported afresh; `celery_setup.app` is the same."""
-    yield app_under_test.enter(monkeypatch)
-    app_under_test.forget_modules()
+    return app_under_test.enter(monkeypatch)
+
+
+@pytest.fixture
+def ledger(app, folder):
+    """The path of the ledger that a chapter writes, which is not there yet."""
+    path = folder / "ledger.db"
+    path.unlink(missing_ok=True)
+    return path
 
 
 @pytest.fixture

@@ -8,21 +8,18 @@ import doctest
 import os
 import re
 import shutil
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pexpect
 from course import PROGRAMS, ROOT, wait_until
 from grading import ready, short
-from nodes import AppUnderTest
+from nodes import IGNORED, AppUnderTest, WorkerProcess
 from pexpect.replwrap import REPLWrapper
-from sybil import Document
-from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer
 
-FENCES = RawFencedCodeBlockLexer(re.compile(r"(?P<language>[^\n]*)\n"))
 COMMENT = re.compile(r"^<!--\s*(.*?)\s*-->$", re.MULTILINE | re.DOTALL)
+PART = re.compile(COMMENT.pattern + r"|^```([^\n]*)\n(.*?)^```$", COMMENT.flags)
 DIRECTIVE = re.compile(r"(not run): (.+)|(without): (\w+)|(workers): (none|-.+)|bench: \w+|/bench")
 LABEL = re.compile(r"^\*\*(.+)\*\*.*\n\n?\Z", re.MULTILINE)
 # What stands above a block of each language: a word, or a file's path.
@@ -36,7 +33,6 @@ LABELS = {
     "diff": PATH,
 }
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-IGNORED = shutil.ignore_patterns("__pycache__", ".*")
 PATIENCE = 40  # seconds that a statement or a command may take
 
 
@@ -49,47 +45,31 @@ class Block:
     run: bool
 
 
-@dataclass
-class Session:
-    """A prompt and workers: the chapter's, or those of a copy with the reader's changes."""
-
-    edits: list = field(default_factory=list)
-    without: set = field(default_factory=set)
-    workers: list = field(default_factory=lambda: [""])  # the options of each
-    blocks: list = field(default_factory=list)
-
-
 class Lesson:
     """The lesson of a chapter, whose worker and database an AppUnderTest are."""
 
     def __init__(self, path, app_under_test=None, temp=None):
         self.path, self.app, self.temp = Path(path), app_under_test, temp
-        self.document = Document.parse(str(self.path), lambda document: FENCES(document))
-        self.problems = []
+        self.text, self.problems = self.path.read_text(), []
 
     def problem(self, line, sentence):
         self.problems.append((line, f"{short(self.path)} line {line}: {sentence}"))
 
     def blocks(self):
         """Yield directives and blocks in their order: (name, argument), or (None, Block)."""
-        text = self.document.text
-        fences = {region.start: region for _, region in self.document.regions}
-        comments = {match.start(): match for match in COMMENT.finditer(text)}
         run = True
-        for start, found in sorted({**comments, **fences}.items()):
-            line = text.count("\n", 0, start) + 1
-            if start in comments:
-                if any(region.start < start < region.end for region in fences.values()):
-                    continue
-                directive = DIRECTIVE.fullmatch(" ".join(found[1].split()))
+        for part in PART.finditer(self.text):
+            comment, language, source = part.groups()
+            line = self.text.count("\n", 0, part.start()) + 1
+            if comment is not None:
+                directive = DIRECTIVE.fullmatch(" ".join(comment.split()))
                 if not directive:
-                    self.problem(line, f"<!-- {found[1]} --> is no directive: CONTRIBUTING.md lists them.")
+                    self.problem(line, f"<!-- {comment} --> is no directive: CONTRIBUTING.md lists them.")
                 elif words := [word for word in directive.groups() if word]:
                     run = words[0] != "not run"
                     yield tuple(words)
                 continue
-            language = found.lexemes["language"].strip()
-            label = LABEL.search(text[:start])
+            label = LABEL.search(self.text[: part.start()])
             label = label[1] if label else "nothing"
             if language not in (*LABELS, "mermaid") or not re.fullmatch(LABELS.get(language, ".*"), label):
                 wanted = ", or ".join(f"{name} below **{above}**" for name, above in LABELS.items())
@@ -100,12 +80,12 @@ class Lesson:
                 # A path is from the top of the checkout, or from the chapter's folder.
                 label = label.strip("`").removeprefix(f"chapters/{self.path.parent.name}/")
                 started = language == "console" and label != "Shell"
-                yield None, Block(line, language, str(found.lexemes["source"]), label, run and not started)
+                yield None, Block(line, language, source, label, run and not started)
             run = True
 
     def sessions(self):
         """Return the sessions of the lesson, the chapter's own first."""
-        main = current = Session()
+        main = current = Session(self)
         sessions = [main]
         for name, found in self.blocks():
             if name == "without":
@@ -117,7 +97,7 @@ class Lesson:
             elif found.language == "diff":
                 # A change after some prompts adds to the earlier changes, in a new session.
                 if current is main or current.blocks:
-                    current = Session(list(current.edits), set(current.without))
+                    current = Session(self, current.edits, current.without)
                     sessions.append(current)
                 current.edits.append(found)
             elif "$ git restore " in found.source:
@@ -128,24 +108,24 @@ class Lesson:
 
     def holds(self):
         """Run the sessions side by side; fail with all that is not as the lesson says, in its order."""
-        runs, copies = [], []
+        sessions = []
         for number, session in enumerate(self.sessions()):
             app, temp = self.app, self.temp / str(number)
             if session.edits:
                 folder = shutil.copytree(app.folder, temp / app.folder.name, ignore=IGNORED)
                 if not all([self.change(folder, edit) for edit in session.edits]):  # noqa: C419  each is tried
                     continue
-                app = AppUnderTest(app.nodes, folder, 0, without=session.without)
+                app = AppUnderTest(app.nodes, folder, 0, env=dict.fromkeys(session.without))
                 for options in session.workers:
                     app.add_worker(options.split())
-                copies.append(app)
-            runs.append(Run(self, session, app, temp / "top"))
+            session.enter(app, temp / "top")
+            sessions.append(session)
         try:
-            with ThreadPoolExecutor(len(runs)) as pool:
-                list(pool.map(Run.__call__, runs))
+            with ThreadPoolExecutor(len(sessions)) as pool:
+                list(pool.map(Session.run, sessions))
         finally:
-            for copy in copies:
-                copy.close()
+            for session in sessions[1:]:
+                session.app.close()
         assert not self.problems, "\n".join(sentence for _, sentence in sorted(self.problems))
 
     def change(self, folder, edit):
@@ -159,51 +139,49 @@ class Lesson:
         return text is not None
 
 
-class Run:
-    """The blocks of one session, run in order, in a checkout of links whose chapter is the session's folder."""
+class Session:
+    """A prompt, a shell and workers: the chapter's, or those of a copy with the reader's changes."""
 
-    def __init__(self, lesson, session, app, top):
-        self.lesson, self.session, self.app, self.top = lesson, session, app, top
+    def __init__(self, lesson, edits=(), without=()):
+        self.lesson, self.edits, self.without = lesson, list(edits), set(without)
+        self.workers, self.blocks = [""], []  # the options of each worker
+        self.prompt = self.shell = self.watching = None
+
+    def enter(self, app, top):
+        """Make a checkout of links whose chapter is the app's folder."""
+        self.app, self.top = app, top
         (top / "chapters").mkdir(parents=True)
         links = {"Makefile": ROOT / "Makefile", "tools": ROOT / "tools", ".venv": PROGRAMS.parent}
-        for name, target in (links | {f"chapters/{lesson.path.parent.name}": app.folder}).items():
+        for name, target in (links | {f"chapters/{self.lesson.path.parent.name}": app.folder}).items():
             (top / name).symlink_to(target)
         # No pager, no colours, and Python's plain prompt.
         self.env = app.env | {"GIT_PAGER": "cat", "LOGURU_COLORIZE": "no", "NO_COLOR": "1", "TERM": "dumb"}
         self.env |= {"PYTHON_BASIC_REPL": "1", "VIRTUAL_ENV_DISABLE_PROMPT": "1"}
-        self.prompt = self.shell = self.watching = None
 
-    def __call__(self):
+    def run(self):
+        """Run the blocks in order."""
         for worker in self.app.workers:
             ready(worker)
         try:
-            if any(block.label == "Messages" for block in self.session.blocks):
-                self.watch()
-            for block in self.session.blocks:
+            if any(block.label == "Messages" for block in self.blocks):
+                url = self.app.broker.celeryconfig["host_url"]
+                command = ["python", ROOT / "tools/messages.py", url]
+                self.watching = WorkerProcess(
+                    self.app.nodes.reaper, "messages", self.top, command, self.top, {}
+                )
+                wait_until(self.watching.logs, 10)
+            for block in self.blocks:
                 getattr(self, block.language)(block)
         finally:
             for repl in filter(None, (self.prompt, self.shell)):
                 repl.child.close(force=True)
             if self.watching:
-                self.watching.kill()
-                self.app.nodes.reaper.forget(self.watching.pid)
-
-    def watch(self):
-        """Let `make messages` write what it shows into a file, from now on."""
-        self.seen = self.top / "messages"
-        command = [PROGRAMS / "python", ROOT / "tools/messages.py", self.app.broker.celeryconfig["host_url"]]
-        with self.seen.open("wb") as file:
-            self.watching = subprocess.Popen(command, stdout=file, start_new_session=True)
-        self.app.nodes.reaper.watch(self.watching.pid)
-        wait_until(self.seen.read_text, 10)
+                self.watching.teardown()
 
     def repl(self, command, folder, env, change):
         """Start a prompt in a terminal of its own, with a prompt text that no output contains."""
-        program, *arguments = command
-        size = (50, 2000)
-        child = pexpect.spawn(
-            program, arguments, cwd=str(folder), env=env, echo=False, encoding="utf-8", dimensions=size
-        )
+        options = {"cwd": str(folder), "env": env, "echo": False, "dimensions": (50, 2000)}
+        child = pexpect.spawn(command[0], command[1:], encoding="utf-8", **options)
         child.delaybeforesend = None
         return REPLWrapper(child, re.compile(r"(>>>|\$|#) "), change)
 
@@ -251,12 +229,10 @@ class Run:
             )
 
     def text(self, block):
+        nodes = [self.watching] if block.label == "Messages" else self.app.workers
+
         def missing():
-            texts = (
-                [self.seen.read_text()]
-                if block.label == "Messages"
-                else [each.logs() for each in self.app.workers]
-            )
+            texts = [each.logs() for each in nodes]
             log = iter("\n".join(texts).splitlines())
             lines = filter(str.strip, block.source.splitlines())
             return next(

@@ -6,9 +6,9 @@ a container does not exist here: `worker.get_running_processes_info()`, which ru
 """
 
 import copy
-import gc
 import json
 import os
+import shutil
 import signal as signals
 import subprocess
 import sys
@@ -26,8 +26,10 @@ from redis import StrictRedis
 
 TESTS = Path(__file__).resolve().parent
 CELERYS_OWN = set(_state._on_app_finalizers)
-# The folders of the apps that this process has imported.
-ENTERED = set()
+# What a copy of a chapter leaves out.
+IGNORED = shutil.ignore_patterns("__pycache__", ".*")
+# A result that is deleted after its server has gone would look for it, for 20 seconds.
+del AsyncResult.__del__
 
 
 class Worker(CeleryTestWorker):
@@ -172,36 +174,26 @@ class AppUnderTest:
     numbers = iter(range(1, 1000))
 
     def __init__(
-        self,
-        nodes,
-        folder,
-        count=1,
-        slow_tasks=False,
-        settings=None,
-        args=(),
-        env=None,
-        without=(),
-        server=False,
+        self, nodes, folder, count=1, slow_tasks=False, settings=None, args=(), env=(), server=False
     ):
         """Start `count` workers, which are not waited for.
 
-        slow_tasks=True starts them on slow_tasks.py with these settings; args and env are added to each, the variables
-        of `without` taken away; server=True gives them a server of their own.
+        slow_tasks=True starts them on slow_tasks.py with these settings; args and env are added to each, and the variables
+        that env sets to None are taken away; server=True gives them a server of their own.
         """
         self.nodes, self.folder, self.args, self.own = nodes, Path(folder), list(args), server
         self.module = "slow_tasks" if slow_tasks else course.APP
         self.database = next(self.numbers)
-        self.broker, self.backend = nodes.databases(
-            self.database, own=server
-        )  # the same, as the chapters have it
-        variables = dict(env or {})
+        # The same, as the chapters have it.
+        self.broker, self.backend = nodes.databases(self.database, own=server)
+        variables = dict(env)
         if slow_tasks:
             variables |= {"PYTHONPATH": str(TESTS), "SLOW_TASKS_SETTINGS": json.dumps(settings or {})}
 
         def with_urls(kind):
             urls = [node.celeryconfig[kind] for node in (self.broker, self.backend)]
             both = dict(zip(course.URLS, urls, strict=True)) | variables
-            return {name: value for name, value in both.items() if name not in without}
+            return {name: value for name, value in both.items() if value is not None}
 
         # What workers are given, and the environment of a client here: in containers a server has two addresses.
         self.variables, self.env = with_urls("url"), environment() | with_urls("host_url")
@@ -223,7 +215,6 @@ class AppUnderTest:
             monkeypatch.setenv(name, self.env[name])
         monkeypatch.chdir(self.folder)
         monkeypatch.syspath_prepend(str(self.folder))
-        self.forget_modules()
         # Celery gives an app the tasks of all apps that were imported before: these are other chapters' here.
         _state._on_app_finalizers.intersection_update(CELERYS_OWN)
         try:
@@ -237,18 +228,13 @@ class AppUnderTest:
         return app
 
     def forget_modules(self):
-        """Make Python import anew what it has of this folder, and of those that were entered before."""
-        ENTERED.add(f"{self.folder}{os.sep}")
+        """Make Python import anew what it has of this folder."""
         for name, module in list(sys.modules.items()):
             # A package without an __init__.py has a path alone.
             file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "")
-            if f"{file}{os.sep}".startswith(tuple(ENTERED)) or name == "slow_tasks":
+            if f"{file}/".startswith(f"{self.folder}/") or name == "slow_tasks":
                 del sys.modules[name]
 
     def close(self):
-        # A result that is deleted after its server has gone would look for it, for 20 seconds.
-        for thing in gc.get_objects():
-            if issubclass(type(thing), AsyncResult):
-                thing.backend = None
         for node in (*self.workers, *([self.broker] if self.own else [])):
             node.teardown()

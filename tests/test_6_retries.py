@@ -2,12 +2,10 @@
 
 import importlib
 import re
-import shutil
 import sqlite3
 import time
 from contextlib import closing, contextmanager
 
-import course
 import pytest
 from celery import signals
 from course import wait_until
@@ -15,23 +13,6 @@ from grading import answers, gives, has_setting, lists, logs, raises, task
 
 NAME = "tasks.ledger.enter_request"
 MATH = ["add", "sub", "mul", "divide", "xsum"]
-LEDGER = "ledger.db"
-
-
-@pytest.fixture(scope="module")
-def folder(number, tmp_path_factory):
-    """A copy of the folder under test, so that its ledger is the tests' own."""
-    original = course.folder(number)
-    ignored = shutil.ignore_patterns("__pycache__", ".*", f"{LEDGER}*")
-    return shutil.copytree(original, tmp_path_factory.mktemp("copy") / original.name, ignore=ignored)
-
-
-@pytest.fixture
-def ledger(app, folder):
-    """The path of the ledger, which is not there yet."""
-    path = folder / LEDGER
-    path.unlink(missing_ok=True)
-    return path
 
 
 @pytest.fixture
@@ -72,7 +53,7 @@ def test_lesson(lesson):
 def test_enter_keeps_an_amount(enter, ledger):
     """Create the table if it isn't there, insert the row, and select the sum: sqlite3.connect("ledger.db") makes the file."""
     balances(enter, ("rent", -500, -500.0), ("pay", 2000, 1500.0))
-    assert ledger.exists(), f"enter should keep its entries in {LEDGER}, and there is no such file."
+    assert ledger.exists(), "enter should keep its entries in ledger.db, and there is no such file."
 
 
 @pytest.mark.step("the same id again changes nothing", "the-ledger")

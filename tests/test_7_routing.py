@@ -1,11 +1,9 @@
 """Chapter 7: two queues, and which task goes into which."""
 
-import shutil
 import sqlite3
 import subprocess
 from contextlib import closing
 
-import course
 import pytest
 from celery import chord, signals
 from celery.exceptions import QueueNotFound
@@ -14,23 +12,6 @@ from grading import answers, gives, has_setting, lists, raises, task
 
 ENTER = "tasks.ledger.enter_request"
 MATH = ["add", "sub", "mul", "divide", "xsum"]
-LEDGER = "ledger.db"
-
-
-@pytest.fixture(scope="module")
-def folder(number, tmp_path_factory):
-    """A copy of the folder under test, so that its ledger is the tests' own."""
-    original = course.folder(number)
-    ignored = shutil.ignore_patterns("__pycache__", ".*", f"{LEDGER}*")
-    return shutil.copytree(original, tmp_path_factory.mktemp("copy") / original.name, ignore=ignored)
-
-
-@pytest.fixture
-def ledger(app, folder):
-    """The path of the ledger, which is not there yet."""
-    path = folder / LEDGER
-    path.unlink(missing_ok=True)
-    return path
 
 
 @pytest.fixture
