@@ -78,8 +78,8 @@ class Report:
         self.colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         self.lesson = course.ROOT / "chapters" / course.chapter(number) / "README.md"
         self.text = self.lesson.read_text()
-        self.short = folder.relative_to(course.ROOT) if folder.is_relative_to(course.ROOT) else folder
-        self.own = "" if self.short == Path("my", self.lesson.parent.name) else f" DIR={self.short}"
+        self.short = course.short(folder)
+        self.own = "" if self.short == f"my/{self.lesson.parent.name}" else f" DIR={self.short}"
         print(f"{self.text.partition(chr(10))[0].removeprefix('# ')} · {self.short}\n", flush=True)
 
     def show(self, mark, text, sentence=None):
@@ -116,7 +116,7 @@ def reports(reader):
 
 
 def main(number, hint=""):
-    folder = course.attempt(number)
+    folder = course.folder(number, "my")
     report = Report(number, folder)
     reader, writer = os.pipe()
     # redis 3.2 imports distutils, and setuptools' takes longer than Python's.
@@ -193,11 +193,11 @@ def watch(number, _):
     import watchfiles
 
     logging.disable()  # it would tell of each process
-    folder = os.environ["DIR"] = str(course.attempt(number))
+    folder = os.environ["DIR"] = str(course.folder(number, "my"))
     command = f"'{sys.executable}' '{__file__}' {number}"
     how = {"target": command, "target_type": "command", "watch_filter": watchfiles.PythonFilter()}
     # Where the folder is gone, the callback ends this with a sentence.
-    watchfiles.run_process(folder, callback=lambda _: print() or course.attempt(number), **how)
+    watchfiles.run_process(folder, callback=lambda _: print() or course.folder(number, "my"), **how)
 
 
 if __name__ == "__main__":

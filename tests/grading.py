@@ -4,21 +4,14 @@ import importlib
 import os
 import re
 from contextlib import contextmanager
-from pathlib import Path
 
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.exceptions import WorkerLostError
-from course import ROOT, wait_until
+from course import wait_until
 
 # Seconds. A process of billiard's pool waits up to 30, when the worker ends, for the main process to note its last
 # result, and now and then in vain.
 WARM_STOP = 45
-
-
-def short(folder):
-    """Return a folder as a reader knows it."""
-    folder = Path(folder)
-    return str(folder.relative_to(ROOT)) if folder.is_relative_to(ROOT) else str(folder)
 
 
 def described(error):

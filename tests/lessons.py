@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pexpect
-from course import PROGRAMS, ROOT, wait_until
-from grading import ready, short
+from course import PROGRAMS, ROOT, short, wait_until
+from grading import ready
 from nodes import IGNORED, AppUnderTest, WorkerProcess
 from pexpect.replwrap import REPLWrapper
 

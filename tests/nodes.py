@@ -19,8 +19,8 @@ import server
 from celery import _state
 from celery.app.utils import find_app
 from celery.result import AsyncResult
-from course import environment, free_port, wait_until
-from grading import described, short
+from course import environment, free_port, short, wait_until
+from grading import described
 from pytest_celery import CeleryTestContainer, CeleryTestWorker
 from redis import StrictRedis
 

@@ -4,8 +4,8 @@ import time
 
 import pytest
 from celery import group
-from course import PROGRAMS, ROOT, wait_until
-from grading import gives, ready, short
+from course import PROGRAMS, ROOT, short, wait_until
+from grading import gives, ready
 
 
 @pytest.mark.isolated(count=2, slow_tasks=True)

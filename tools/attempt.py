@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import course
-from course import CHAPTERS, ROOT, chapter
+from course import CHAPTERS, ROOT, chapter, short
 
 
 def before(name):
@@ -32,13 +32,13 @@ def start(number):
     """Copy the learner's chapter before, where it passes its check, or else the course's, into a new folder."""
     name = chapter(number)
     folder = Path(os.environ.get("DIR") or ROOT / "my" / name).expanduser().resolve()
-    short = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
+    shown = short(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        sys.exit(f"{short} isn't empty, so it is left as it is: go on there, or name a new folder with DIR=.")
+        sys.exit(f"{shown} isn't empty, so it is left as it is: go on there, or name a new folder with DIR=.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        sys.exit(f"{short} can't be made ({error.strerror}): name another folder with DIR=.")
+        sys.exit(f"{shown} can't be made ({error.strerror}): name another folder with DIR=.")
     source = None
     if previous := before(name):
         source = ROOT / "my" / previous
@@ -49,9 +49,9 @@ def start(number):
     for path in files_of(source) if source else []:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source / path, folder / path)
-    what = f"holds a copy of {source.relative_to(ROOT)}" if source else "is empty"
-    own = "" if folder == ROOT / "my" / name else f" DIR={short}"
-    print(f"{short} {what}. Write chapter {number} there, as chapters/{name}/README.md says.")
+    what = f"holds a copy of {short(source)}" if source else "is empty"
+    own = "" if folder == ROOT / "my" / name else f" DIR={shown}"
+    print(f"{shown} {what}. Write chapter {number} there, as chapters/{name}/README.md says.")
     print(f"make chapter-{number}-check{own} tells you what is done and what is next.")
 
 
@@ -59,7 +59,7 @@ def diff(number, *options):
     """Show what changed since the chapter before, or between the learner's attempt and the chapter where DIR names one."""
     name = chapter(number)
     if os.environ.get("DIR"):
-        compare(course.attempt(number), ROOT / "chapters" / name, number)
+        compare(course.folder(number, "my"), ROOT / "chapters" / name, number)
     elif not before(name):
         print("Chapter 1 is the first: there is nothing before it.")
     else:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 APP = "tasks"
 STACK = os.environ.get("STACK") or "pinned"
 PROGRAMS = ROOT / (".venv" if STACK == "pinned" else f".venv-{STACK}") / "bin"
-CHAPTER = re.compile(r"(\d+)-[a-z0-9-]+")
+CHAPTER = re.compile(r"\d+-[a-z0-9-]+")
 URLS = ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")
 # What would lead a child process to another server, or make to another target.
 FOREIGN = ("ARGS", "CELERY_", "DIR", "LOGURU_", "MAKE", "MFLAGS", "REDIS", "STACK")
@@ -24,11 +24,11 @@ FOREIGN = ("ARGS", "CELERY_", "DIR", "LOGURU_", "MAKE", "MFLAGS", "REDIS", "STAC
 
 def number_of(chapter):
     """Return the number that a chapter's name begins with."""
-    return int(CHAPTER.fullmatch(chapter)[1])
+    return int(chapter.partition("-")[0])
 
 
 CHAPTERS = sorted(
-    (path.name for path in (ROOT / "chapters").iterdir() if path.is_dir() and CHAPTER.fullmatch(path.name)),
+    (path.name for path in ROOT.glob("chapters/*") if path.is_dir() and CHAPTER.fullmatch(path.name)),
     key=number_of,
 )
 
@@ -37,29 +37,25 @@ def chapter(number):
     """Return the name of a chapter by its number, as make was told it; end with a sentence where there is none."""
     found = [name for name in CHAPTERS if name.partition("-")[0] == str(number)]
     if len(found) != 1:
-        there = "no chapter" if not found else "more than one chapter"
-        sys.exit(f"There is {there} {number}: the chapters are {', '.join(CHAPTERS)}.")
+        there = "more than one" if found else "no"
+        sys.exit(f"There is {there} chapter {number}: the chapters are {', '.join(CHAPTERS)}.")
     return found[0]
 
 
-def folder(number):
-    """Return the folder of a chapter, or the learner's own where DIR names one."""
-    own = os.environ.get("DIR")
-    name = chapter(number)
-    if not own:
-        return ROOT / "chapters" / name
-    path = Path(own).expanduser().resolve()
+def folder(number, home="chapters"):
+    """Return the folder that DIR names, or that of a chapter in chapters/, or in my/ for a learner's attempt at it."""
+    name, own = chapter(number), os.environ.get("DIR")
+    path = Path(own or ROOT / home / name).expanduser().resolve()
     if not path.is_dir():
-        sys.exit(f"There is no folder {own}: make it, or type make chapter-{number}-start DIR={own}.")
+        start = f"make chapter-{number}-start" + (f" DIR={own}" if own else "")
+        sys.exit(f"There is no folder {path}: {start} makes it.")
     return path
 
 
-def attempt(number):
-    """Return the folder of the learner's attempt at a chapter: DIR, or the one that make chapter-N-start makes."""
-    path = Path(os.environ.get("DIR") or ROOT / "my" / chapter(number)).expanduser().resolve()
-    if not path.is_dir():
-        sys.exit(f"There is no attempt at chapter {number} in {path}: type make chapter-{number}-start.")
-    return path
+def short(path):
+    """Return a path as a reader knows it: from the top of the checkout."""
+    path = Path(path)
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
 def port():
@@ -111,11 +107,8 @@ def run(number, *command):
     os.environ["PATH"] = f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     if port() != 6379:
         asked = f"from celery.app.utils import find_app; exit(not find_app({APP!r}).conf.result_backend)"
-        point_to_port(
-            not subprocess.run(
-                [PROGRAMS / "python", "-c", asked], capture_output=True, check=False
-            ).returncode
-        )
+        python = [PROGRAMS / "python", "-c", asked]
+        point_to_port(not subprocess.run(python, capture_output=True, check=False).returncode)
     # By its path: a folder with a colon in its name cannot be on PATH.
     program = str(PROGRAMS / command[0])
     os.execv(program, [program, *command[1:]])

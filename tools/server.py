@@ -28,7 +28,6 @@ from course import ROOT, STACK, URLS, chapter, port, wait_until
 HOST = "127.0.0.1"
 DATA = ROOT / ".course" / "redis"  # the embedded server's, in a folder for each port
 LABEL = "--filter=label=com.docker.compose"
-LOADING = "-LOADING"
 # What the server logs last where it cannot read what it kept.
 DAMAGED = re.compile("Bad file format|Invalid AOF manifest|AOF file|end of file|corrupt", re.IGNORECASE)
 
@@ -51,7 +50,7 @@ def ask(port, words):
 def answers(port):
     """Tell whether a Redis server serves there, be it that it wants a password."""
     reply = ask(port, "PING") or ""
-    return reply.startswith(("+PONG", "-")) and not reply.startswith(LOADING)
+    return reply.startswith(("+PONG", "-")) and not reply.startswith("-LOADING")
 
 
 def is_embedded(port):
@@ -86,10 +85,10 @@ def start():
     if wanted not in ("", "docker", "embedded"):
         sys.exit(f"REDIS={wanted} is unknown: set it to docker or embedded, or leave it out.")
     reply = ask(here, "PING")
-    if reply and (answers(here) or (reply.startswith(LOADING) and wait_until(lambda: answers(here), 60))):
-        kind = (
-            "embedded" if is_embedded(here) else "docker" if wanted and containers(project(here)) else "other"
-        )
+    patience = 60 if (reply or "").startswith("-LOADING") else 0
+    if reply and wait_until(lambda: answers(here), patience):
+        of_docker = wanted and containers(project(here))
+        kind = "embedded" if is_embedded(here) else "docker" if of_docker else "other"
         if wanted not in ("", kind):
             sys.exit(
                 f"REDIS={wanted} cannot start: another server answers at {at}; make stop stops it if it is ours."
@@ -176,14 +175,8 @@ def no_docker():
     """Return what Docker lacks for containers to start here, in a sentence, or None."""
     if output("docker", "version") is None:
         return "No Docker engine answers: start Docker."
-    if not compose_program():
+    if output("docker", "compose", "version") is None:
         return "Docker has no compose command: install its compose plugin."
-
-
-def compose_program():
-    """Return the words that run compose: Docker's plugin, the program of its own that came before, or None."""
-    found = (each for each in (["docker", "compose"], ["docker-compose"]) if output(*each, "version"))
-    return next(found, None)
 
 
 def compose(*words, of="*", env=None, **options):
@@ -198,7 +191,7 @@ def compose(*words, of="*", env=None, **options):
     # Compose takes PWD for the folder, where both are the same, and labels the containers with it.
     env = os.environ | {"PWD": str(ROOT), "REDIS_PORT": str(here), "STACK": STACK} | (env or {})
     env["COMPOSE_FILE"] = os.pathsep.join(map(str, files))
-    command = [*compose_program(), "-p", project(here), *words]
+    command = ["docker", "compose", "-p", project(here), *words]
     return subprocess.run(command, cwd=ROOT, env=env, check=False, **options)
 
 

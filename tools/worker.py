@@ -55,14 +55,9 @@ def connect(url, setting, variable):
     where = f"{variable}={url}" if os.environ.get(variable) else f"{setting}, {url} in this chapter's code,"
     instead = f"set {course.URLS[0]} and {course.URLS[1]} to"
     seconds = {"socket_timeout": SECONDS, "socket_connect_timeout": SECONDS}
-    signal.signal(
-        signal.SIGALRM, lambda *_: sys.exit(f"No answer within {SECONDS + 1} seconds from {where}.")
-    )
-    signal.alarm(SECONDS + 1)  # a connection's time-out does not bound the search for its address
+    text = {"decode_responses": True, "encoding_errors": "replace"}
     try:
-        client = redis.Redis.from_url(
-            url, decode_responses=True, encoding_errors="replace", max_connections=1, **seconds
-        )
+        client = redis.Redis.from_url(url, max_connections=1, **seconds, **text)
         client.setrange("course-look", 0, "")  # a write that changes nothing
         return client
     except (redis.RedisError, ValueError) as error:
@@ -73,8 +68,6 @@ def connect(url, setting, variable):
         sys.exit(
             f"No Redis answers at {where} ({error}): start it, or {instead} a server's URL, or unset both."
         )
-    finally:
-        signal.alarm(0)
 
 
 def look_for_workers(app, client):

@@ -103,7 +103,7 @@ def test_mistake_in_the_code(checkout):
         ("chapter-9-worker", "There is no chapter 9: the chapters are 1-first-steps, 2-configuration, 3"),
         ("chapter-08-diff", "There is no chapter 08: "),
         ("chapter-2-configuration-worker", "There is no chapter 2-configuration: "),
-        ("chapter-1-worker DIR=nowhere", "There is no folder nowhere: "),
+        ("chapter-1-worker DIR=nowhere", "/nowhere: make chapter-1-start DIR=nowhere makes it."),
         ("chapter-1-worker REDIS_PORT=abc", "REDIS_PORT=abc is no port: "),
         ("stop REDIS_PORT=70000", "REDIS_PORT=70000 is no port: "),
         ("setup STACK=newest", 'There is no stack "newest": '),
