@@ -4,11 +4,11 @@ usage: attempt.py start NUMBER, or diff NUMBER [--lesson] [OPTION OF git diff...
 """
 
 import ast
-import difflib
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import course
@@ -59,7 +59,7 @@ def diff(number, *options):
     """Show what changed since the chapter before, or between the learner's attempt and the chapter where DIR names one."""
     name = chapter(number)
     if os.environ.get("DIR"):
-        compare(course.folder(number, "my"), ROOT / "chapters" / name, number)
+        compare(course.folder(number, "my"), ROOT / "chapters" / name, number, *options)
     elif not before(name):
         print("Chapter 1 is the first: there is nothing before it.")
     else:
@@ -70,46 +70,35 @@ def diff(number, *options):
         os.execvp("git", ["git", "diff", "-M", *options, *trees, *paths])
 
 
-def compare(own, ours, number):
-    """Print how the code of two folders differs, without comments, docstrings and formatting."""
-    names = sorted({*files_of(own), *files_of(ours)})
-    same, lines = 0, []
-    for name in names:
-        texts = [
-            (folder / name).read_text(errors="replace") if (folder / name).is_file() else None
-            for folder in (own, ours)
-        ]
-        if None in texts:
-            lines.append(f"{name}: only {'yours' if texts[0] is not None else 'chapter ' + number} has it")
-            continue
-        codes = [code(text) if name.suffix == ".py" else text for text in texts]
-        if texts[0] == texts[1]:
-            same += 1
-        elif None in codes:
-            lines.append(f"{name}: yours isn't valid Python")
-        elif codes[0] == codes[1]:
-            lines.append(f"{name}: the same code, with other comments or formatting")
-        else:
-            changes = difflib.unified_diff(*(each.splitlines() for each in codes), lineterm="", n=1)
-            lines += [str(name), *(line for line in list(changes)[2:] if not line.startswith("@@"))]
-    print(f"yours → chapter {number}'s     {same} of {len(names)} files are the same")
-    print("\n".join(lines))
-    print("Your way may be just as good: the check decides, not this comparison.")
+def compare(own, ours, number, *options):
+    """Show how the code of two folders differs, without comments, docstrings and formatting."""
+    names = "yours", f"chapter-{number}"
+    with tempfile.TemporaryDirectory() as temp:
+        for name, folder in zip(names, (own, ours), strict=True):
+            Path(temp, name).mkdir()
+            for path in files_of(folder):
+                text, copy = (folder / path).read_text(errors="replace"), Path(temp, name, path)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_text(code(text) if path.suffix == ".py" else text)
+        command = ["git", "diff", "--no-index", "-M", *options, *names]
+        differs = subprocess.run(command, cwd=temp, check=False).returncode
+    print(
+        "Your way may be just as good: the check decides, not this comparison."
+        if differs
+        else "The same code."
+    )
 
 
 def code(text):
-    """Return Python code without comments and docstrings, in one form of writing; None where it isn't valid."""
+    """Return Python code without comments and docstrings, in one form of writing; as it is where it isn't valid."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
-        return None
+        return text
     for node in ast.walk(tree):
-        if (
-            isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef))
-            and ast.get_docstring(node) is not None
-        ):
+        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
             node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+    return ast.unparse(tree) + "\n"
 
 
 if __name__ == "__main__":
