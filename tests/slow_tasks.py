@@ -43,6 +43,14 @@ for late, reject in product([False, True], repeat=2):
     app.task(name=f"slow.{late=},{reject=}", acks_late=late, reject_on_worker_lost=reject)(interrupt)
 
 
+@app.task(name="slow.second_try", bind=True)
+def second_try(self):
+    """Be retried once, after three seconds; return how often this was."""
+    if not self.request.retries:
+        raise self.retry(countdown=3)
+    return self.request.retries
+
+
 @app.task(name="slow.killed")
 def killed(name, *arguments):
     """Call a task here, as a function; the first time, kill this process before it can answer."""

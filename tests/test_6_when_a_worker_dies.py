@@ -5,7 +5,7 @@ import time
 from itertools import product
 
 import pytest
-from celery import chord
+from celery import VERSION, chord, signals
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.exceptions import WorkerLostError
 from course import wait_until
@@ -98,6 +98,49 @@ def test_message_with_an_eta_past_the_visibility_timeout_runs_twice(worker, app,
     wait_until(lambda: worker.logs().count("nap of 0 s") == 2, 3)
     runs = worker.logs().count("nap of 0 s")
     assert runs == 2, f"A countdown longer than the visibility timeout should mean two runs, it means {runs}."
+
+
+@pytest.mark.parametrize("signal, kept", [("SIGTERM", "celery"), ("SIGKILL", "unacked")])
+@pytest.mark.isolated(slow_tasks=True)
+def test_a_retry_outlives_its_worker(worker, app, app_under_test, redis, signal, kept):
+    """After a warm stop it waits in its queue, after a kill until somebody puts it back."""
+    result = app.tasks["slow.second_try"].delay()
+    wait_until(lambda: result.state == "RETRY" and redis.hlen("unacked") == 1, 5)
+    worker.kill(signal)
+    wait_until(lambda: worker.container.status == "exited", 10)
+    found = result.state, {"celery": redis.llen("celery"), "unacked": redis.hlen("unacked")}
+    wanted = "RETRY", {"celery": 0, "unacked": 0} | {kept: 1}
+    assert found == wanted, (
+        f"After {signal}, a task that waits for its retry should be {wanted}, it is {found}."
+    )
+    ready(app_under_test.add_worker())
+    if signal == "SIGKILL":
+        time.sleep(3.1)  # until after its time
+        assert result.state == "RETRY", f"A new worker should leave the retry alone, it is {result.state}."
+        with app.connection_for_write(transport_options={"visibility_timeout": 0}) as connection:
+            connection.default_channel.qos.restore_visible(num=10)
+    gives("A retry whose worker is gone", result, 1)
+
+
+@pytest.mark.isolated(count=0)
+def test_what_is_left_out_of_autoretry_for(app):
+    """Celery 5.1 ignores dont_autoretry_for."""
+    retries = []
+
+    def note(sender, **_):
+        retries.append(sender.name)
+
+    @app.task(autoretry_for=(OSError,), dont_autoretry_for=(ConnectionError,), max_retries=1)
+    def refused():
+        raise ConnectionError
+
+    signals.task_retry.connect(note)
+    try:
+        refused.apply()
+    finally:
+        signals.task_retry.disconnect(note)
+    wanted = 1 if VERSION < (5, 2) else 0
+    assert len(retries) == wanted, f"This Celery should retry it {wanted} time(s), it did {len(retries)}."
 
 
 @pytest.mark.isolated(server=True)
