@@ -79,7 +79,7 @@ class Lesson:
             elif language != "mermaid":
                 # A path is from the top of the checkout, or from the chapter's folder.
                 label = label.strip("`").removeprefix(f"chapters/{self.path.parent.name}/")
-                started = language == "console" and label != "Shell"
+                started = language == "console" and label in ("Prompt", "Messages")
                 yield None, Block(line, language, source, label, run and not started)
             run = True
 
@@ -202,6 +202,13 @@ class Session:
             self.compare(block, example.lineno + 1, typed, example.want, self.type(self.prompt, typed))
 
     def console(self, block):
+        if block.label == "Worker":
+            # The suite has started its own. One that the lesson has killed since is started again.
+            for worker in self.app.workers:
+                if worker.status == "exited":
+                    worker.restart()
+                    ready(worker)
+            return
         if not self.shell:
             # A learner's terminal does not have the stack on its PATH.
             path = [each for each in self.env["PATH"].split(os.pathsep) if each != str(PROGRAMS)]
