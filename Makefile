@@ -17,7 +17,7 @@ ifeq ($(filter $(STACK),pinned latest),)
 $(error There is no stack "$(STACK)": STACK is pinned or latest)
 endif
 # Only these use a learner's own folder.
-WITHOUT_DIR = $(filter-out $(addprefix chapter-%-,worker shell start check hint watch diff test),$(MAKECMDGOALS))
+WITHOUT_DIR = $(filter-out $(addprefix chapter-%-,worker shell beat flower web start check hint watch diff test),$(MAKECMDGOALS))
 ifneq ($(and $(DIR),$(WITHOUT_DIR)),)
 $(error $(WITHOUT_DIR) doesn't use DIR: type it without DIR=$(DIR))
 endif
@@ -25,12 +25,18 @@ endif
 help:
 	@sed -n 's/^\([a-z%-]*\):.*## /\1  /p' Makefile | sed 's/%/N/' | awk -F '  ' '{ printf "make %-18s %s\n", $$1, $$2 }'
 	@echo 'STACK=latest uses the current Celery; REDIS=docker or REDIS=embedded chooses the server, REDIS_PORT=6380 its port;'
-	@echo 'DIR=~/my-attempt names a folder of your own, for -worker, -shell, -start, -check, -hint, -watch, -diff and -test.'
+	@echo 'DIR=~/my-attempt names a folder of your own, for -worker, -shell, -beat, -flower, -web, -start, -check, -hint, -watch, -diff and -test.'
 
 chapter-%-worker: setup ## start Redis if none answers, and the worker of chapter N (ARGS="-c 4" is passed on)
 	$(RUN) tools/worker.py $* $(ARGS)
 chapter-%-shell: setup ## open Python in the folder of chapter N, in a second terminal
 	$(RUN) tools/course.py $* python
+chapter-%-beat: setup ## start the beat of chapter N, beside its worker (from chapter 8 on)
+	$(RUN) tools/course.py $* celery -A tasks beat --loglevel=info $(ARGS)
+chapter-%-flower: setup-web ## show tasks and workers of chapter N on 127.0.0.1:5555 (from chapter 9 on)
+	$(RUN) tools/course.py $* python -m flower -A tasks flower --address=127.0.0.1 $(ARGS)
+chapter-%-web: setup-web ## start the web page of chapter N on 127.0.0.1:8000 (from chapter 11 on)
+	$(RUN) tools/course.py $* python -m uvicorn web:app $(ARGS)
 messages: setup ## show what travels through Redis, live
 	$(RUN) tools/messages.py
 chapter-%-diff: ## show what changed since the chapter before, or between DIR and chapter N
@@ -61,6 +67,9 @@ test: setup-test ## run every chapter's tests and lesson
 	$(PYTEST) $(ARGS)
 test-docker: setup-test ## run them on containers
 	$(PYTEST) --docker $(ARGS)
+test-browser: setup-test ## run the tests that look at a page in a browser
+	@sh tools/setup.sh $(STACK)-browser
+	$(PYTEST) -k browser $(ARGS)
 test-resilience: setup setup-test ## kill, interrupt and damage things, and see what survives
 	$(PYTEST) tests/resilience --dist load $(ARGS)
 bench: setup-test ## compare the course with what you would type without it (ARGS="start" for one figure)
@@ -73,6 +82,8 @@ site-test: site
 	@.venv-site/bin/python -m pytest -o addopts= tools/site $(ARGS)
 setup: ## install the stack
 	@sh tools/setup.sh $(STACK)
+setup-web:
+	@sh tools/setup.sh $(STACK)-web
 setup-test:
 	@sh tools/setup.sh $(STACK)-test
 setup-site:
@@ -86,12 +97,15 @@ clean: stop ## remove what set-up made
 
 # For maintainers: CONTRIBUTING.md.
 lock:
-	$(LOCK)/pinned-test.txt --group pinned --group test
+	$(LOCK)/pinned-test.txt --group pinned --group pinned-web --group test
+	$(LOCK)/pinned-web.txt --group pinned --group pinned-web --constraint tools/locks/pinned-test.txt
 	$(LOCK)/pinned.txt --group pinned --constraint tools/locks/pinned-test.txt
-	$(LOCK)/latest-test.txt --group latest --group test
+	$(LOCK)/latest-test.txt --group latest --group latest-web --group test
+	$(LOCK)/latest-web.txt --group latest --group latest-web --constraint tools/locks/latest-test.txt
 	$(LOCK)/latest.txt --group latest --constraint tools/locks/latest-test.txt
 	$(LOCK)/site.txt --group site
-	$(COMPILE) --custom-compile-command 'make lock' --output-file requirements.txt --group pinned --group test --constraint tools/locks/pinned-test.txt
+	$(LOCK)/browser.txt --group browser --constraint tools/locks/site.txt
+	$(COMPILE) --custom-compile-command 'make lock' --output-file requirements.txt --group pinned --group pinned-web --group test --constraint tools/locks/pinned-test.txt
 audit:
 	$(AUDIT)/pinned-test.txt --ignore-vuln PYSEC-2021-858
 	$(AUDIT)/latest-test.txt
@@ -101,4 +115,4 @@ tags:
 carry:
 	@sh tools/carry.sh "$$FROM"
 
-.PHONY: help messages logs down redis stop test test-docker test-resilience bench site site-serve site-test setup setup-test setup-site lint clean lock audit tags carry
+.PHONY: help messages logs down redis stop test test-docker test-browser test-resilience bench site site-serve site-test setup setup-web setup-test setup-site lint clean lock audit tags carry

@@ -8,12 +8,13 @@ import doctest
 import os
 import re
 import shutil
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pexpect
-from course import PROGRAMS, ROOT, short, wait_until
+from course import PROGRAMS, ROOT, STACK, short, wait_until
 from grading import ready
 from nodes import IGNORED, AppUnderTest, WorkerProcess
 from pexpect.replwrap import REPLWrapper
@@ -24,10 +25,11 @@ DIRECTIVE = re.compile(r"(not run): (.+)|(without): (\w+)|(workers): (none|-.+)|
 LABEL = re.compile(r"^\*\*(.+)\*\*.*\n\n?\Z", re.MULTILINE)
 # What stands above a block of each language: a word, or a file's path.
 PATH = "`(.+)`"
+TERMINAL = "[A-Z][a-z ]+"
 LABELS = {
     "pycon": "Prompt",
-    "console": "Shell|Worker|Prompt|Messages",
-    "text": "Worker|Messages",
+    "console": TERMINAL,
+    "text": TERMINAL,
     "python": PATH,
     "yaml": PATH,
     "diff": PATH,
@@ -145,13 +147,14 @@ class Session:
     def __init__(self, lesson, edits=(), without=()):
         self.lesson, self.edits, self.without = lesson, list(edits), set(without)
         self.workers, self.blocks = [""], []  # the options of each worker
-        self.prompt = self.shell = self.watching = None
+        self.prompt = self.shell = None
+        self.terminals = {}  # other programs, by the label of their terminal
 
     def enter(self, app, top):
         """Make a checkout of links whose chapter is the app's folder."""
         self.app, self.top = app, top
         (top / "chapters").mkdir(parents=True)
-        links = {"Makefile": ROOT / "Makefile", "tools": ROOT / "tools", ".venv": PROGRAMS.parent}
+        links = {name: ROOT / name for name in ("Makefile", "tools", PROGRAMS.parent.name)}
         for name, target in (links | {f"chapters/{self.lesson.path.parent.name}": app.folder}).items():
             (top / name).symlink_to(target)
         # No pager, no colours, and Python's plain prompt.
@@ -165,18 +168,26 @@ class Session:
         try:
             if any(block.label == "Messages" for block in self.blocks):
                 url = self.app.broker.celeryconfig["host_url"]
-                command = ["python", ROOT / "tools/messages.py", url]
-                self.watching = WorkerProcess(
-                    self.app.nodes.reaper, "messages", self.top, command, self.top, {}
-                )
-                wait_until(self.watching.logs, 10)
+                self.begin("Messages", "python", ROOT / "tools/messages.py", url)
+                wait_until(self.terminals["Messages"].logs, 10)
             for block in self.blocks:
                 getattr(self, block.language)(block)
         finally:
             for repl in filter(None, (self.prompt, self.shell)):
                 repl.child.close(force=True)
-            if self.watching:
-                self.watching.teardown()
+            for terminal in self.terminals.values():
+                terminal.teardown()
+
+    def begin(self, label, *command):
+        """Run a command in a terminal of its own, which the label names."""
+        # make finds the copy that has the reader's changes in DIR, and the stack by its name.
+        env = self.env | {"DIR": str(self.app.folder), "STACK": STACK}
+        self.terminals[label] = WorkerProcess(self.app.nodes.reaper, label, self.top, command, self.top, env)
+
+    def interrupt(self, terminal):
+        """Press Ctrl-C in a terminal; tell whether its program has ended."""
+        os.killpg(terminal.process.pid, signal.SIGINT)
+        return wait_until(lambda: terminal.status == "exited", PATIENCE)
 
     def repl(self, command, folder, env, change):
         """Start a prompt in a terminal of its own, with a prompt text that no output contains."""
@@ -209,6 +220,13 @@ class Session:
                     worker.restart()
                     ready(worker)
             return
+        if block.label != "Shell":
+            for line in block.source.splitlines():
+                if line != "^C":
+                    self.begin(block.label, "/bin/sh", "-c", f"exec {line.removeprefix('$ ')}")
+                elif not self.interrupt(self.terminals[block.label]):
+                    self.lesson.problem(block.line, f"Ctrl-C should end it within {PATIENCE} seconds.")
+            return
         if not self.shell:
             # A learner's terminal does not have the stack on its PATH.
             path = [each for each in self.env["PATH"].split(os.pathsep) if each != str(PROGRAMS)]
@@ -236,7 +254,7 @@ class Session:
             )
 
     def text(self, block):
-        nodes = [self.watching] if block.label == "Messages" else self.app.workers
+        nodes = self.app.workers if block.label == "Worker" else [self.terminals[block.label]]
 
         def missing():
             texts = [each.logs() for each in nodes]
@@ -248,8 +266,8 @@ class Session:
 
         wait_until(lambda: missing() is None, 10)
         if line := missing():
-            who = "make messages should show" if block.label == "Messages" else "the worker should log"
-            self.lesson.problem(block.line, f"{who}, in this order, {line.strip()!r}.")
+            where = "make messages" if block.label == "Messages" else f"the {block.label.lower()}"
+            self.lesson.problem(block.line, f"{where} should show, in this order, {line.strip()!r}.")
 
     def python(self, block):
         path = self.app.folder / block.label

@@ -197,7 +197,7 @@ class AppUnderTest:
 
         # What workers are given, and the environment of a client here: in containers a server has two addresses.
         self.variables, self.env = with_urls("url"), environment() | with_urls("host_url")
-        self.workers = []
+        self.workers, self.others = [], []
         for number in range(count):
             self.add_worker(["-n", f"worker{number + 1}@%h"] if count > 1 else [])
 
@@ -208,6 +208,12 @@ class AppUnderTest:
         name = f"{self.folder.name}-{self.database}-worker-{len(self.workers) + 1}"
         self.workers.append(self.nodes.worker(name, command, self.folder, self.variables))
         return self.workers[-1]
+
+    def start(self, *command):
+        """Start another of the stack's programs in the folder, such as beat; return its node, which is not waited for."""
+        name = f"{self.folder.name}-{self.database}-{command[0]}-{len(self.others) + 1}"
+        self.others.append(self.nodes.worker(name, list(command), self.folder, self.variables))
+        return self.others[-1]
 
     def enter(self, monkeypatch):
         """Make the folder's modules importable, with its database in the environment; return the app."""
@@ -236,5 +242,5 @@ class AppUnderTest:
                 del sys.modules[name]
 
     def close(self):
-        for node in (*self.workers, *([self.broker] if self.own else [])):
+        for node in (*self.workers, *self.others, *([self.broker] if self.own else [])):
             node.teardown()

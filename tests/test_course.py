@@ -114,7 +114,7 @@ def test_requirements_are_current():
     assert listed == locked, (
         "requirements.txt should have the versions of tools/locks/pinned-test.txt: type make lock."
     )
-    missing = {*groups["pinned"], *groups["test"], "redis==3.2.0"} - set(listed)
+    missing = {*groups["pinned"], *groups["pinned-web"], *groups["test"], "redis==3.2.0"} - set(listed)
     assert not missing, f"requirements.txt should have {missing}, as pyproject.toml does: type make lock."
 
 

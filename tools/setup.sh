@@ -1,11 +1,13 @@
 #!/bin/sh
-# Install what a lock file names: pinned and pinned-test into .venv, latest and latest-test into .venv-latest, site into .venv-site.
+# Install what a lock file names: pinned, pinned-web and pinned-test into .venv, latest and its like into .venv-latest, site into
+# .venv-site. What has one lock file for both stacks, browser, is named with the stack: pinned-browser.
 # Does nothing where that is done; what an interrupted set-up left undone, the next one finishes.
 # usage: setup.sh LOCK
 set -eu
 cd "$(dirname "$0")/.."
 lock=tools/locks/$1.txt
-env=.venv-${1%-test}
+[ -e "$lock" ] || lock=tools/locks/${1#*-}.txt
+env=.venv-${1%%-*}
 python='>=3.11'
 hint="install Python 3.11 or later"
 if [ $env = .venv-pinned ]; then
@@ -15,7 +17,7 @@ if [ $env = .venv-pinned ]; then
 fi
 mark=$env/installed-$1
 # A Python that was upgraded or uninstalled leaves a link that leads nowhere.
-if [ -x $env/bin/python ] && [ "$(cat "$mark" 2>/dev/null)" = "$(cksum $lock)" ]; then
+if [ -x $env/bin/python ] && [ "$(cat "$mark" 2>/dev/null)" = "$(cksum "$lock")" ]; then
     exit
 fi
 
@@ -32,10 +34,10 @@ message=$(sh tools/uv.sh venv --quiet --no-project --allow-existing --python "$p
 *interpreter* | *download*) fail "There is no Python $python here and none could be downloaded: $hint." ;;
 *) fail "The environment $env cannot be made ($(echo "$message" | tail -n 1)): fix that, and type the command again." ;;
 esac
-sh tools/uv.sh pip install --quiet --require-hashes --no-deps --python $env --requirement $lock ||
+sh tools/uv.sh pip install --quiet --require-hashes --no-deps --python $env --requirement "$lock" ||
     fail "The packages could not be installed: with a network, type the command again."
 [ $env != .venv ] || $env/bin/python tools/fix_billiard.py
 # What a worker imports is compiled by two processes, which its first start would do alone.
 { echo $env/lib/*/site-packages/[_a-k]* && echo $env/lib/*/site-packages/[l-z]*; } |
     xargs -P 2 -L 1 $env/bin/python -m compileall -q -x '/(setuptools|valkey|wcwidth)/' >/dev/null || true
-cksum $lock >"$mark"
+cksum "$lock" >"$mark"
