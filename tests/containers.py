@@ -100,12 +100,11 @@ class ContainerFactory:
         command = RedisContainer.command("--databases", "1000")
         return self.run(RedisContainer.image(), command, ports={"6379/tcp": ("127.0.0.1", port)}), port
 
-    def databases(self, number, own):
-        """Return a broker and a result backend: a database of the shared server, or of one of their own."""
-        if not own and not self.shared:
-            self.shared = self.server()
-        database = DatabaseContainer(*(self.server() if own else self.shared), number, self)
-        return database, database
+    def database(self, number, own):
+        """Return a broker, which is the result backend too: a database of the shared server, or of one of its own."""
+        if not own:
+            self.shared = self.shared or self.server()
+        return DatabaseContainer(*(self.server() if own else self.shared), number, self)
 
     def worker(self, name, command, folder, variables):
         """Start a worker; it is not waited for."""

@@ -24,16 +24,10 @@ PART = re.compile(COMMENT.pattern + r"|^```([^\n]*)\n(.*?)^```$", COMMENT.flags)
 DIRECTIVE = re.compile(r"(not run): (.+)|(without): (\w+)|(workers): (none|-.+)|bench: \w+|/bench")
 LABEL = re.compile(r"^\*\*(.+)\*\*.*\n\n?\Z", re.MULTILINE)
 # What stands above a block of each language: a word, or a file's path.
-PATH = "`(.+)`"
-TERMINAL = "[A-Z][a-z ]+"
-LABELS = {
-    "pycon": "Prompt",
-    "console": TERMINAL,
-    "text": TERMINAL,
-    "python": PATH,
-    "yaml": PATH,
-    "diff": PATH,
-}
+LABELS = dict.fromkeys(("python", "yaml", "diff"), "`(.+)`") | dict.fromkeys(
+    ("console", "text"), "[A-Z][a-z ]+"
+)
+LABELS["pycon"] = "Prompt"
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 PATIENCE = 40  # seconds that a statement or a command may take
 
@@ -75,9 +69,8 @@ class Lesson:
             label = label[1] if label else "nothing"
             if language not in (*LABELS, "mermaid") or not re.fullmatch(LABELS.get(language, ".*"), label):
                 wanted = ", or ".join(f"{name} below **{above}**" for name, above in LABELS.items())
-                self.problem(
-                    line, f"a block should be {wanted}; this one is {language or 'nameless'} below {label}."
-                )
+                kind = language or "nameless"
+                self.problem(line, f"a block should be {wanted}; this one is {kind} below {label}.")
             elif language != "mermaid":
                 # A path is from the top of the checkout, or from the chapter's folder.
                 label = label.strip("`").removeprefix(f"chapters/{self.path.parent.name}/")
@@ -146,6 +139,7 @@ class Session:
 
     def __init__(self, lesson, edits=(), without=()):
         self.lesson, self.edits, self.without = lesson, list(edits), set(without)
+        self.problem = lesson.problem
         self.workers, self.blocks = [""], []  # the options of each worker
         self.prompt = self.shell = None
         self.terminals = {}  # other programs, by the label of their terminal
@@ -225,7 +219,7 @@ class Session:
                 if line != "^C":
                     self.begin(block.label, "/bin/sh", "-c", f"exec {line.removeprefix('$ ')}")
                 elif not self.interrupt(self.terminals[block.label]):
-                    self.lesson.problem(block.line, f"Ctrl-C should end it within {PATIENCE} seconds.")
+                    self.problem(block.line, f"Ctrl-C should end it within {PATIENCE} seconds.")
             return
         if not self.shell:
             # A learner's terminal does not have the stack on its PATH.
@@ -239,35 +233,28 @@ class Session:
             if match[2].strip():
                 self.compare(block, line, typed, match[2], found)
             elif status != "0":
-                self.lesson.problem(
-                    block.line + line, f"`{typed}` should succeed, and printed {found.strip()!r}."
-                )
+                self.problem(block.line + line, f"`{typed}` should succeed, and printed {found.strip()!r}.")
 
     def compare(self, block, line, typed, wanted, found):
         """Note a problem unless the lesson shows what the terminal showed; of a traceback, the exception alone counts."""
         if wanted.startswith("Traceback"):
             wanted, found = exception(wanted), exception(found)
         if not matches(wanted, found):
-            wanted, found = (" ".join(text.split()) or "nothing" for text in (wanted, found))
-            self.lesson.problem(
-                block.line + line, f"{' '.join(typed.split())} should print {wanted}, printed {found}."
-            )
+            typed, wanted, found = (" ".join(text.split()) or "nothing" for text in (typed, wanted, found))
+            self.problem(block.line + line, f"{typed} should print {wanted}, printed {found}.")
 
     def text(self, block):
         nodes = self.app.workers if block.label == "Worker" else [self.terminals[block.label]]
 
         def missing():
-            texts = [each.logs() for each in nodes]
-            log = iter("\n".join(texts).splitlines())
-            lines = filter(str.strip, block.source.splitlines())
-            return next(
-                (line for line in lines if not any(matches(line.strip(), each.strip()) for each in log)), None
-            )
+            log = (line.strip() for each in nodes for line in each.logs().splitlines())
+            lines = filter(None, map(str.strip, block.source.splitlines()))
+            return next((line for line in lines if not any(matches(line, each) for each in log)), None)
 
         wait_until(lambda: missing() is None, 10)
         if line := missing():
             where = "make messages" if block.label == "Messages" else f"the {block.label.lower()}"
-            self.lesson.problem(block.line, f"{where} should show, in this order, {line.strip()!r}.")
+            self.problem(block.line, f"{where} should show, in this order, {line!r}.")
 
     def python(self, block):
         path = self.app.folder / block.label
@@ -275,9 +262,8 @@ class Session:
         listed = block.source.strip("\n").splitlines()
         if not any(lines[at : at + len(listed)] == listed for at in range(len(lines))):
             strange = next((line for line in listed if line not in lines), listed[0])
-            self.lesson.problem(
-                block.line, f"the listing should be lines of {block.label} in a row, and isn't: {strange!r}."
-            )
+            wrong = f"the listing should be lines of {block.label} in a row, and isn't: {strange!r}."
+            self.problem(block.line, wrong)
 
     yaml = python
 

@@ -6,6 +6,7 @@ a container does not exist here: `worker.get_running_processes_info()`, which ru
 """
 
 import copy
+import itertools
 import json
 import os
 import shutil
@@ -131,15 +132,9 @@ class WorkerProcess(ProcessContainer):
 
     def launch(self):
         with self.log.open("wb") as log:
-            return subprocess.Popen(
-                [str(course.PROGRAMS / self.command[0]), *self.command[1:]],
-                cwd=self.folder,
-                env=environment() | self.variables,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            to = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
+            command = [str(course.PROGRAMS / self.command[0]), *self.command[1:]]
+            return subprocess.Popen(command, cwd=self.folder, env=environment() | self.variables, **to)
 
 
 class ProcessFactory:
@@ -148,12 +143,12 @@ class ProcessFactory:
     def __init__(self, reaper, folder):
         self.reaper, self.folder, self.shared = reaper, folder, None
 
-    def databases(self, number, own):
-        """Return a broker and a result backend: a database of the shared server, or of one of their own."""
-        if not own and not self.shared:
-            self.shared = ServerContainer(self.reaper, self.folder)
-        database = (ServerContainer(self.reaper, self.folder) if own else self.shared).database(number)
-        return database, database
+    def database(self, number, own):
+        """Return a broker, which is the result backend too: a database of the shared server, or of one of its own."""
+        if own:
+            return ServerContainer(self.reaper, self.folder).database(number)
+        self.shared = self.shared or ServerContainer(self.reaper, self.folder)
+        return self.shared.database(number)
 
     def worker(self, name, command, folder, variables):
         """Start a worker; it is not waited for."""
@@ -171,11 +166,9 @@ class ProcessFactory:
 class AppUnderTest:
     """A folder with an app, a database for it, and the workers that serve it."""
 
-    numbers = iter(range(1, 1000))
+    numbers = itertools.count(1)
 
-    def __init__(
-        self, nodes, folder, count=1, slow_tasks=False, settings=None, args=(), env=(), server=False
-    ):
+    def __init__(self, nodes, folder, count=1, slow_tasks=False, settings=(), args=(), env=(), server=False):
         """Start `count` workers, which are not waited for.
 
         slow_tasks=True starts them on slow_tasks.py with these settings; args and env are added to each, and the variables
@@ -184,16 +177,16 @@ class AppUnderTest:
         self.nodes, self.folder, self.args, self.own = nodes, Path(folder), list(args), server
         self.module = "slow_tasks" if slow_tasks else course.APP
         self.database = next(self.numbers)
-        # The same, as the chapters have it.
-        self.broker, self.backend = nodes.databases(self.database, own=server)
-        variables = dict(env)
-        if slow_tasks:
-            variables |= {"PYTHONPATH": str(TESTS), "SLOW_TASKS_SETTINGS": json.dumps(settings or {})}
+        self.broker = self.backend = nodes.database(self.database, own=server)
+        slow = (
+            {"PYTHONPATH": str(TESTS), "SLOW_TASKS_SETTINGS": json.dumps(dict(settings))}
+            if slow_tasks
+            else {}
+        )
 
         def with_urls(kind):
-            urls = [node.celeryconfig[kind] for node in (self.broker, self.backend)]
-            both = dict(zip(course.URLS, urls, strict=True)) | variables
-            return {name: value for name, value in both.items() if value is not None}
+            urls = dict.fromkeys(course.URLS, self.broker.celeryconfig[kind])
+            return {name: value for name, value in (urls | dict(env) | slow).items() if value is not None}
 
         # What workers are given, and the environment of a client here: in containers a server has two addresses.
         self.variables, self.env = with_urls("url"), environment() | with_urls("host_url")
