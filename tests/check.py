@@ -185,7 +185,7 @@ def steps(number, _):
 
     os.chdir(course.ROOT)
     options = ["-s", "-o", "addopts=", "--assert=plain", "-x", f"--chapter={number}"]
-    options += [f"-pno:{plugin}" for plugin in ("valkey", "xdist", "cacheprovider", "timeout", "terminal")]
+    options += [f"-pno:{plugin}" for plugin in ("valkey", "xdist", "cacheprovider", "terminal")]
     sys.exit(pytest.main(options, plugins=[Steps(int(os.environ.pop("CHECK_PIPE")))]))
 
 
