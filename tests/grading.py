@@ -27,9 +27,8 @@ def ready(worker):
     logs = worker.logs()
     said = [line.strip() for line in logs.splitlines() if line.strip()] or ["nothing"]
     kind = "stopped" if worker.status == "exited" else f"isn't ready after {worker.patience} seconds"
-    assert sign in logs, (
-        f"The worker should start, but it {kind}. The last thing it said is: {said[-1]}\n{logs}"
-    )
+    last = f"The last thing it said is: {said[-1]}\n{logs}"
+    assert sign in logs, f"The worker should start, but it {kind}. {last}"
     return worker
 
 
@@ -45,16 +44,10 @@ def raises(kind, sentence):
     raise AssertionError(f"{sentence}, but nothing was raised.")
 
 
-def own_tasks(app):
-    """Return the names of the chapter's tasks, without Celery's, the tests' and pytest-celery's own."""
-    return sorted(name for name in app.tasks if not name.startswith(("celery.", "slow.", "pytest_celery.")))
-
-
 def task(app, name):
     """Return the task of this name, or fail."""
-    assert name in app.tasks, (
-        f"There should be a task {name}; the app has {', '.join(own_tasks(app)) or 'none'}."
-    )
+    own = sorted(each for each in app.tasks if not each.startswith(("celery.", "slow.", "pytest_celery.")))
+    assert name in app.tasks, f"There should be a task {name}; the app has {', '.join(own) or 'none'}."
     return app.tasks[name]
 
 
@@ -83,9 +76,8 @@ def returns(what, function, wanted):
         else:
             why = f"raised {described(error)}"
     assert not why, f"{what} should give {wanted!r}, it {why}"
-    assert found == wanted and type(found) is type(wanted), (
-        f"{what} should give {wanted!r}, but it gave {found!r}."
-    )
+    same = found == wanted and type(found) is type(wanted)
+    assert same, f"{what} should give {wanted!r}, but it gave {found!r}."
 
 
 def gives(what, result, wanted):
@@ -113,10 +105,8 @@ def exports(app, name):
 def lists(worker, names):
     """Fail unless the worker listed these tasks when it started."""
     listed = set(re.findall(r"^  \. (\S+)$", worker.logs().partition("[tasks]")[2], re.MULTILINE))
-    missing = sorted(set(names) - listed)
-    assert not missing, (
-        f"The worker should list {', '.join(missing)} when it starts, but it listed {sorted(listed)}."
-    )
+    missing = ", ".join(sorted(set(names) - listed))
+    assert not missing, f"The worker should list {missing} when it starts, but it listed {sorted(listed)}."
 
 
 def logs(worker, app, name, numbers, sign, level):
@@ -130,28 +120,26 @@ def logs(worker, app, name, numbers, sign, level):
     operands = [str(number) for number in (numbers[0] if isinstance(numbers[0], list) else numbers)]
     call = f"{name.rpartition('.')[2]}({', '.join(operands)})"
 
-    def lines():
-        """Loguru's lines since then: (level, module:function:line, message)."""
-        return re.findall(r"^\S+ \S+ \| (\w+) +\| (\S+) - (.*)$", worker.logs()[before:], re.MULTILINE)
+    pattern = re.compile(r"^\S+ \S+ \| (\w+) +\| (\S+) - (.*)$", re.MULTILINE)
 
-    def own(*texts):
-        return [
-            each for each in lines() if each[1].startswith("tasks") and all(text in each[2] for text in texts)
-        ]
+    def lines(*texts, own=True):
+        """Loguru's lines since then, of the task's layer or of others: (level, module:function:line, message)."""
+        found = pattern.findall(worker.logs()[before:])
+        found = [each for each in found if each[1].startswith("tasks") == own]
+        return [each for each in found if all(text in each[2] for text in texts)]
 
     asked = [sign.join(operands)] if sign else operands
     # What a process logged is there before its answer is; a container's log may come later.
-    wait_until(lambda: own(*asked) and own(answer), 0.2 if os.environ.get("DIR") else 3)
-    said = " and ".join(f'"{message}" at {its}' for its, _, message in own()) or "nothing"
+    wait_until(lambda: lines(*asked) and lines(answer), 0.2 if os.environ.get("DIR") else 3)
+    said = " and ".join(f'"{message}" at {its}' for its, _, message in lines()) or "nothing"
     for what, texts in {"what it was asked": asked, "the answer": [answer]}.items():
-        wanted = ", ".join(texts)
-        assert own(*texts), f"{call} should log {what} with loguru, {wanted}, and its module logged {said}."
-        right = all(each[0] == level for each in own(*texts))
+        wanted, found = ", ".join(texts), lines(*texts)
+        assert found, f"{call} should log {what} with loguru, {wanted}, and its module logged {said}."
+        right = all(each[0] == level for each in found)
         assert right, f"{call} should log {what} at {level}, and its module logged {said}."
-    in_order = own().index(own(*asked)[0]) <= own().index(own(answer)[-1])
+    in_order = lines().index(lines(*asked)[0]) <= lines().index(lines(answer)[-1])
     assert in_order, f"{call} should log what it was asked before the answer, and its module logged {said}."
-    of_others = (each for each in lines() if not each[1].startswith("tasks"))
-    return [each for each in of_others if operands[0] in each[2] or answer in each[2]]
+    return [each for each in lines(own=False) if operands[0] in each[2] or answer in each[2]]
 
 
 def has_setting(app, name, wanted, prefix=()):

@@ -35,9 +35,8 @@ def test_what_a_page_names_is_there(path):
     text, where = path.read_text(), path.relative_to(ROOT)
     prose = FENCE.sub("", text)
     names = re.findall(r"^([a-z%-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    targets = {
-        name.replace("%", str(number)) for name in names for number in ["N", *map(number_of, CHAPTERS)]
-    }
+    numbers = ["N", *map(number_of, CHAPTERS)]
+    targets = {name.replace("%", str(number)) for name in names for number in numbers}
     typed = re.findall(r"`(make [^`]+)`", prose) + re.findall(r"^\$ (make .+)$", text, re.MULTILINE)
     for target in re.findall(r"make (?:[A-Z_]+=\S+ )*([a-z]\S*)", "\n".join(typed)):
         assert target in targets, f"{where}: `make {target}` should be a target of the Makefile."
@@ -71,9 +70,7 @@ def test_minutes_are_counted(path):
     """200 words a minute, and a quarter of a minute for each restart of worker and prompt."""
     text = COMMENT.sub("", path.read_text())
     wanted = math.ceil(len(text.split()) / 200 + text.count("$ git restore ") / 4)
-    assert minutes_of(path) == wanted, (
-        f"The lesson of {path.parent.name} should say that it takes {wanted} minutes."
-    )
+    assert minutes_of(path) == wanted, f"{path.parent.name} should say that it takes {wanted} minutes."
 
 
 def test_readme_lists_the_chapters():
@@ -85,9 +82,7 @@ def test_readme_lists_the_chapters():
     diff = re.search(r"```diff\n(.*?)```", text, re.DOTALL)[1].splitlines()
     old, new = (path.with_name("tasks.py").read_text().splitlines() for path in list(LESSONS.values())[:2])
     wrong = [line for line in diff if line[1:] not in (old if line[0] == "-" else new)]
-    assert not wrong, (
-        f"The diff in README.md should have lines of the first two chapters, these are none: {wrong}"
-    )
+    assert not wrong, f"The diff in README.md should have lines of the first two chapters; not {wrong}"
 
 
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.name)
@@ -102,9 +97,7 @@ def test_a_misspelt_directive_is_told(tmp_path):
     page = tmp_path / "README.md"
     page.write_text("<!-- wokers: 3 -->\n\n<!-- without -->\n\n```pycon\n>>> 1\n1\n```\n")
     lesson = Lesson(page)
-    assert not list(lesson.blocks()) and len(lesson.problems) == 3, (
-        f"Three problems should be told: {lesson.problems}"
-    )
+    assert not list(lesson.blocks()) and len(lesson.problems) == 3, f"Three problems, not {lesson.problems}"
 
 
 def test_requirements_are_current():
@@ -112,7 +105,7 @@ def test_requirements_are_current():
     listed = PIN.findall((ROOT / "requirements.txt").read_text())
     locked = PIN.findall((ROOT / "tools/locks/pinned-test.txt").read_text())
     assert listed == locked, (
-        "requirements.txt should have the versions of tools/locks/pinned-test.txt: type make lock."
+        "requirements.txt should have what tools/locks/pinned-test.txt has: type make lock."
     )
     missing = {*groups["pinned"], *groups["pinned-web"], *groups["test"], "redis==3.2.0"} - set(listed)
     assert not missing, f"requirements.txt should have {missing}, as pyproject.toml does: type make lock."

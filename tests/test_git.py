@@ -80,9 +80,7 @@ def test_a_commit_moves_tags_but_not_those_of_others(course):
     words()
     (course / "chapters/2-b/new.py").write_text("new\n")
     found = words()
-    assert found == ["chapters/2-b/new.py", *["unchanged"] * 3], (
-        f"It should name what isn't committed: {found}"
-    )
+    assert found == ["chapters/2-b/new.py", *["unchanged"] * 3], f"It should name the new file: {found}"
     commit(course)
     found = words()
     assert found == ["unchanged", "moved", "moved"], f"Its chapter's tag and later ones should move: {found}"
@@ -135,9 +133,7 @@ def test_the_difference_is_the_lesson(before, after):
         where = f"chapters/{after}/{name}"
         listings = [block.source for block in blocks if block.label == name]
         if not (old / name).exists():
-            assert listings or f"`{name}`" in lesson.text, (
-                f"{where} is new: the lesson should list or name it."
-            )
+            assert listings or f"`{name}`" in lesson.text, f"The lesson should list or name {where}."
             continue
         lines, now = ((folder / name).read_text().splitlines(keepends=True) for folder in (old, new))
         assert listings or lines == now, f"{where} is not listed in the lesson: it should be as in {before}."

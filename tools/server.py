@@ -91,13 +91,12 @@ def start():
         kind = "embedded" if is_embedded(here) else "docker" if of_docker else "other"
         if wanted not in ("", kind):
             sys.exit(
-                f"REDIS={wanted} cannot start: another server answers at {at}; make stop stops it if it is ours."
+                f"REDIS={wanted} cannot start: another server is at {at}; make stop stops it if it's ours."
             )
         return f"Redis: the {'embedded server' if kind == 'embedded' else 'server that already answers'} at {at}."
     if reply is not None:
-        sys.exit(
-            f"Port {here} is in use by {holder(here)}, which isn't Redis: take another with REDIS_PORT={here + 1}."
-        )
+        other = f"take another with REDIS_PORT={here + 1}"
+        sys.exit(f"Port {here} is in use by {holder(here)}, which isn't Redis: {other}.")
     if wanted != "embedded":
         failure = no_docker() or start_container(here)
         if not failure:
@@ -117,9 +116,8 @@ def start_embedded(port):
         # disk does then: a killed server loses nothing.
         launch(port, folder, appendonly="yes", appendfsync="no")
     except OSError as error:
-        sys.exit(
-            f"The embedded Redis server cannot keep its data in {folder} ({error.strerror}): fix that, or use Docker."
-        )
+        wrong = f"cannot keep its data in {folder} ({error.strerror})"
+        sys.exit(f"The embedded Redis server {wrong}: fix that, or use Docker.")
     # Where another terminal was quicker, ours has ended and the other's answers.
     if answers(port):
         return f"Redis: the embedded server, started at {HOST}:{port}."
