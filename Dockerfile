@@ -16,4 +16,5 @@ COPY --from=stack /stack /stack
 ENV PATH=/stack/bin:$PATH
 WORKDIR /course
 USER celery
-CMD ["celery", "-A", "tasks", "worker", "--loglevel=info"]
+# In a folder that it may write to, as the course is read-only. With exec, the signal of a stop reaches Celery and not the shell.
+CMD ["sh", "-c", "export PYTHONPATH=$(echo $PWD/chapters/$CHAPTER-*) && cd /var/tmp && exec celery -A tasks worker --loglevel=info $ARGS"]

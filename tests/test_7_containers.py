@@ -1,15 +1,15 @@
 """Chapter 7's workers in Docker containers, as `make chapter-7-up WORKERS=3` starts them: `make test-docker` runs this."""
 
 import gc
-import json
 import re
-import shutil
 import subprocess
 
-import pytest
 from celery import Celery, group
-from course import PROGRAMS, ROOT, STACK, environment, free_port, wait_until
+from checkout import docker
+from course import wait_until
 from grading import WARM_STOP
+
+pytest_plugins = "checkout"
 
 # A task that lasts, and tells which container ran it. It is added to a copy of the chapter.
 NAP = """
@@ -23,49 +23,9 @@ def nap(seconds):
 """
 
 
-class Checkout:
-    """A copy of the checkout, so a compose project of its own, on a free port."""
-
-    def __init__(self, folder, port):
-        ignored = shutil.ignore_patterns(".git", ".venv*", ".course", "my", "__pycache__", ".*_cache")
-        self.folder = shutil.copytree(ROOT, folder, ignore=ignored)
-        (folder / PROGRAMS.parent.name).symlink_to(PROGRAMS.parent)
-        self.port, self.env = port, environment() | {"STACK": STACK}
-
-    def command(self, target, *options):
-        # Without set-up, which the tests have done.
-        return ["make", "-C", str(self.folder), "-o", "setup", target, f"REDIS_PORT={self.port}", *options]
-
-    def make(self, target, *options):
-        """Run a make command; fail with what it printed where it fails."""
-        command = self.command(target, *options)
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
-        assert not done.returncode, f"make {target} should succeed, it printed: {done.stdout}{done.stderr}"
-
-    def containers(self):
-        """Return what Docker says about the containers of this checkout."""
-        label = f"com.docker.compose.project.working_dir={self.folder.resolve()}"
-        ids = docker("ps", "--all", "--quiet", f"--filter=label={label}").split()
-        return json.loads(docker("inspect", *ids)) if ids else []
-
-
-def docker(*words):
-    return subprocess.run(["docker", *words], check=True, capture_output=True, text=True).stdout
-
-
-@pytest.fixture
-def checkout(request, tmp_path):
-    if not request.config.option.docker:
-        pytest.skip("needs a Docker engine: make test-docker")
-    checkout = Checkout(tmp_path / "course", free_port())
+def test_three_workers_share_a_group_and_one_is_stopped(checkout, tmp_path):
     with (checkout.folder / "chapters/7-routing/tasks/math.py").open("a") as code:
         code.write(NAP)
-    # The reaper removes what is left, in whatever way the tests end.
-    request.getfixturevalue("nodes").reaper.watch(" ".join(checkout.command("down", "ARGS=--volumes")))
-    return checkout
-
-
-def test_three_workers_share_a_group_and_one_is_stopped(checkout, tmp_path):
     checkout.make("chapter-7-up", "WORKERS=3", "ARGS=-c 2")
     containers = checkout.containers()
     services = [each["Config"]["Labels"]["com.docker.compose.service"] for each in containers]
