@@ -12,11 +12,12 @@ import os
 import re
 import sys
 import time
+from collections import Counter
 
 import redis
 from course import URLS, port
 
-LINE = re.compile(r"([\d.]+) \[(\d+) \S+\] (.*)", re.DOTALL)
+LINE = re.compile(r"([\d.]+) \[(\d+) \S+\] (.*)", re.DOTALL)  # seconds, database, words
 WORD = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)  # without a step back: words may have 10 MB
 RESULT, CHORD = "celery-task-meta-", "celery-taskset-meta-"
 WIDTH = 60  # characters of an argument or a result that are shown
@@ -29,46 +30,40 @@ def cut(text):
     return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
 
 
-def words_of(line):
-    """Return the database and the words of a command, or None and none where the line is none."""
-    if not (match := LINE.match(line)):
-        return None, []
-    # A word is quoted as in C, which is how Python writes bytes.
-    words = (ast.literal_eval("b" + word) for word in WORD.findall(match[3]))
-    return int(match[2]), [word.decode(errors="replace") for word in words]
-
-
 class Watch:
     """Turns commands into sentences; remembers which messages are taken or on their way back, and a chord's results."""
 
     def __init__(self):
-        self.taken, self.joined, self.returning, self.waited = {}, {}, set(), set()
+        self.taken, self.joined, self.returning, self.waited = {}, Counter(), set(), set()
 
     def sentence(self, words):
         """Return the line that a command deserves, or None."""
-        command, key, *rest = [words[0].upper(), *words[1:], ""]
-        if command in ("LPUSH", "RPUSH") and not key.endswith(".pidbox"):
-            return self.sent(key, rest[0])
-        if command == "HSET" and key == "unacked":
-            self.taken[rest[0]] = name = self.name(rest[1])
-            return f"broker → worker   {name} is taken"
-        if command == "HGET" and key == "unacked":
-            # Celery reads a taken message in order to put it back: it deletes it next, and then pushes it.
-            self.returning.add(rest[0])
-        if command == "HDEL" and key == "unacked":
-            name = self.taken.pop(rest[0], None)
-            return name and rest[0] not in self.returning and f"worker → broker   {name} is acknowledged"
-        if command == "SUBSCRIBE" and key.startswith(RESULT) and key not in self.waited:
-            self.waited.add(key)
-            return f"client … backend  waits for {key[len(RESULT) :][:8]}"
-        if command in ("SETEX", "SET") and key.startswith(RESULT):
-            text, *more = rest if command == "SET" else (rest[1], "EX", rest[0])
-            kept = f"{more[1]} s" if more[1:] else "ever"
-            return f"worker → backend  {self.result(text)} for {key[len(RESULT) :][:8]}, kept for {kept}"
-        if command == "ZADD" and key.startswith(CHORD) and key.endswith(".j"):
-            count = self.joined[key] = self.joined.get(key, 0) + 1
-            return f"worker → backend  {self.result(rest[1], 2)} joins the chord {key[len(CHORD) :][:8]}, number {count}"
-        return None
+        match [words[0].upper(), *words[1:]]:
+            case ["LPUSH" | "RPUSH", queue, text, *_] if not queue.endswith(".pidbox"):
+                return self.sent(queue, text)
+            case ["HSET", "unacked", tag, text]:
+                self.taken[tag] = name = self.name(text)
+                return f"broker → worker   {name} is taken"
+            case ["HGET", "unacked", tag]:
+                # Celery reads a taken message in order to put it back: it deletes it next, and then pushes it.
+                self.returning.add(tag)
+            case ["HDEL", "unacked", tag]:
+                name = self.taken.pop(tag, None)
+                return name and tag not in self.returning and f"worker → broker   {name} is acknowledged"
+            case ["SUBSCRIBE", key] if key.startswith(RESULT) and key not in self.waited:
+                self.waited.add(key)
+                return f"client … backend  waits for {key[len(RESULT) :][:8]}"
+            case ["SETEX", key, seconds, text] | ["SET", key, text, "EX", seconds] if key.startswith(RESULT):
+                return self.kept(key, text, f"{seconds} s")
+            case ["SET", key, text] if key.startswith(RESULT):
+                return self.kept(key, text, "ever")
+            case ["ZADD", key, _, text] if key.startswith(CHORD) and key.endswith(".j"):
+                self.joined[key] += 1
+                chord = f"the chord {key[len(CHORD) :][:8]}, number {self.joined[key]}"
+                return f"worker → backend  {self.result(text, 2)} joins {chord}"
+
+    def kept(self, key, text, time):
+        return f"worker → backend  {self.result(text)} for {key[len(RESULT) :][:8]}, kept for {time}"
 
     def sent(self, queue, text):
         name = self.name(text)
@@ -126,13 +121,15 @@ def watch(url):
             print("Redis is back." if lost else f"What travels through {url}; Ctrl-C ends this.", flush=True)
             lost = False
             while True:
-                line = connection.read_response()
-                where, words = words_of(line)
-                if where == database and words and (sentence := monitor.sentence(words)):
-                    now = float(line.split(" ", 1)[0])
-                    begin = begin or now
+                line = LINE.match(connection.read_response())
+                if not line or int(line[2]) != database:
+                    continue
+                # A word is quoted as in C, which is how Python writes bytes.
+                words = [ast.literal_eval("b" + word) for word in WORD.findall(line[3])]
+                if sentence := monitor.sentence([word.decode(errors="replace") for word in words]):
+                    begin = begin or float(line[1])
                     shown = "".join(each if each.isprintable() else "?" for each in sentence[: 9 * WIDTH])
-                    print(f"{now - begin:8.3f}  {shown}", flush=True)
+                    print(f"{float(line[1]) - begin:8.3f}  {shown}", flush=True)
         except redis.ConnectionError as error:
             if not lost:
                 print(f"No Redis answers at {url} ({error}): waiting; make redis starts one.", flush=True)
