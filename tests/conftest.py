@@ -25,9 +25,7 @@ ALONE = ["--without-mingle", "--without-gossip"]
 
 
 def pytest_addoption(parser):
-    parser.addoption(
-        "--chapter", help="run the suite of this chapter alone, on the folder DIR where that is set"
-    )
+    parser.addoption("--chapter", help="run this chapter's suite alone, on the folder DIR where that is set")
     parser.addoption("--docker", action="store_true", help="run the suites on containers: needs an engine")
 
 

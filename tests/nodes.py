@@ -5,6 +5,7 @@ A test asks for `celery_setup` as pytest-celery means it, and its `worker`, `bro
 a container does not exist here: `worker.get_running_processes_info()`, which runs a command inside one, and its files.
 """
 
+import contextlib
 import copy
 import itertools
 import json
@@ -89,10 +90,8 @@ class ProcessContainer(CeleryTestContainer):
 
     def teardown(self):
         # The group outlives its leader where a worker was killed and left its children.
-        try:
+        with contextlib.suppress(OSError):
             os.killpg(self.process.pid, signals.SIGKILL)
-        except OSError:
-            pass
         self.process.wait()
         self.reaper.forget(self.process.pid)
 

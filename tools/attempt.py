@@ -82,11 +82,9 @@ def compare(own, ours, number, *options):
                 copy.write_text(code(text) if path.suffix == ".py" else text)
         command = ["git", "diff", "--no-index", "-M", *options, *names]
         differs = subprocess.run(command, cwd=temp, check=False).returncode
-    print(
-        "Your way may be just as good: the check decides, not this comparison."
-        if differs
-        else "The same code."
-    )
+    if not differs:
+        print("The same code.")
+    print("Your way may be just as good: the check decides, not this comparison.")
 
 
 def code(text):

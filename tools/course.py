@@ -27,10 +27,8 @@ def number_of(chapter):
     return int(chapter.partition("-")[0])
 
 
-CHAPTERS = sorted(
-    (path.name for path in ROOT.glob("chapters/*") if path.is_dir() and CHAPTER.fullmatch(path.name)),
-    key=number_of,
-)
+FOLDERS = [path.name for path in ROOT.glob("chapters/*") if path.is_dir()]
+CHAPTERS = sorted(filter(CHAPTER.fullmatch, FOLDERS), key=number_of)
 
 
 def chapter(number):

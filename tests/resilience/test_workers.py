@@ -62,10 +62,7 @@ def test_something_else_listens(checkout):
 @pytest.mark.parametrize(
     "command, sentence",
     [
-        (
-            "CONFIG SET requirepass secret",
-            "wants a password: set CELERY_BROKER_URL and CELERY_RESULT_BACKEND",
-        ),
+        ("CONFIG SET requirepass secret", "wants a password: set CELERY_BROKER_URL and CELERY_RESULT_"),
         ("REPLICAOF 127.0.0.1 1", "refuses writes (You can't write against a read only replica.): set"),
         ("CONFIG SET maxmemory 1", "command not allowed when used memory > 'maxmemory'.): set"),
         ("CONFIG SET min-replicas-to-write 1", "refuses writes (NOREPLICAS Not enough good replicas"),
