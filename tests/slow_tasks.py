@@ -11,10 +11,14 @@ import time
 from itertools import product
 
 from celery.app.utils import find_app
+from celery.concurrency.asynpool import AsynPool
 from loguru import logger
 
 app = find_app("tasks")
 app.conf.update(json.loads(os.environ.get("SLOW_TASKS_SETTINGS", "{}")))
+if seconds := os.environ.get("SLOW_TASKS_LOOK"):
+    # How often a worker looks for processes that were killed. Celery's own workers do so every five seconds.
+    AsynPool.timers = property(lambda pool: {pool.maintain_pool: float(seconds)})
 
 
 @app.task(name="slow.nap")

@@ -20,7 +20,7 @@ def start_long_task(app):
     return result
 
 
-@pytest.mark.isolated(slow_tasks=True, args=["-c", "4"])
+@pytest.mark.isolated(slow_tasks=True, args=["-c", "4"], env={"SLOW_TASKS_LOOK": "0.2"})
 def test_it_takes_both_settings_to_run_again(worker, app, redis):
     results = {}
     for late, reject in product([False, True], repeat=2):

@@ -77,20 +77,6 @@ def test_a_misspelt_queue_is_an_error(celery_setup, enter, redis):
     assert not redis.exists("leger"), "Nothing should be sent into the queue leger, and a message was."
 
 
-@pytest.mark.step(
-    "a worker with `-X ledger` leaves `enter_request` to the one with `-Q ledger`", "a-worker-for-each-queue"
-)
-@pytest.mark.isolated(args=["-X", "ledger"])
-def test_a_worker_for_each_queue(celery_setup, app, enter, redis, app_under_test):
-    """Both need the first step: -X and -Q choose from the queues in task_queues."""
-    result = enter.delay("pay", 2000)
-    answers(app, "tasks.math.add_request", (4, 4), 8)
-    waiting = redis.llen("ledger")
-    assert waiting == 1, f"With -X ledger, 1 message should wait in the queue ledger, {waiting} wait there."
-    app_under_test.add_worker(["-X", "celery", "-Q", "ledger", "-n", "ledger@%h"])  # instead of -X ledger
-    gives("enter_request, with a second worker and its -Q ledger,", result, 2000.0)
-
-
 @pytest.mark.step("the tasks and the settings of chapter 6 are still there", "two-queues")
 def test_what_chapter_6_had(worker, app):
     """Nothing else changes in this chapter."""
@@ -99,6 +85,20 @@ def test_what_chapter_6_had(worker, app):
         has_setting(app, name, True)
     has_setting(app, "result_expires", 3600)
     has_setting(app, "broker_transport_options", {"visibility_timeout": 3600})
+
+
+@pytest.mark.step(
+    "a worker with `-X ledger` leaves `enter_request` to the one with `-Q ledger`", "a-worker-for-each-queue"
+)
+@pytest.mark.isolated(args=["--without-mingle", "-X", "ledger"])
+def test_a_worker_for_each_queue(celery_setup, app, enter, redis, app_under_test):
+    """Both need the first step: -X and -Q choose from the queues in task_queues."""
+    result = enter.delay("pay", 2000)
+    answers(app, "tasks.math.add_request", (4, 4), 8)
+    waiting = redis.llen("ledger")
+    assert waiting == 1, f"With -X ledger, 1 message should wait in the queue ledger, {waiting} wait there."
+    app_under_test.add_worker(["-X", "celery", "-Q", "ledger", "-n", "ledger@%h"])  # instead of -X ledger
+    gives("enter_request, with a second worker and its -Q ledger,", result, 2000.0)
 
 
 # What follows is about Celery itself.
