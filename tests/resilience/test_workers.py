@@ -121,9 +121,11 @@ def test_suite_in_awkward_folders(checkout):
     checkout.make("--dry-run setup", "setup.sh latest", STACK="latest")
 
 
-def busy_worker(checkout, late=False):
-    """Return a worker of chapter 2, acknowledging late or not, and the id of the task that it runs for two seconds."""
-    checkout.edit("2-configuration/tasks.py", "result =", "__import__('time').sleep(2)\n    result =")
+def busy_worker(checkout, late=False, seconds=2):
+    """Return a worker of chapter 2, acknowledging late or not, and the id of the task that it runs for so long."""
+    checkout.edit(
+        "2-configuration/tasks.py", "result =", f"__import__('time').sleep({seconds})\n    result ="
+    )
     checkout.edit("2-configuration/celeryconfig.py", "broker", f"task_acks_late = {late}\nbroker")
     worker = checkout.worker(2)
     task = checkout.add(4, 4)
@@ -159,7 +161,7 @@ def test_closed_terminal_keeps_a_task_that_is_acknowledged_late(checkout, turn):
 
 @pytest.mark.parametrize("late", [False, True])
 def test_stop_while_a_task_runs(checkout, late, turn):
-    worker, task = busy_worker(checkout, late)
+    worker, task = busy_worker(checkout, late, seconds=5)
     checkout.make("stop", "waiting tasks are kept")
     worker.expect("Trying to re-establish the connection")
     checkout.make("redis")
