@@ -17,4 +17,4 @@ ENV PATH=/stack/bin:$PATH
 WORKDIR /course
 USER celery
 # In a folder that it may write to, as the course is read-only. With exec, the signal of a stop reaches Celery and not the shell.
-CMD ["sh", "-c", "export PYTHONPATH=$(echo $PWD/chapters/$CHAPTER-*) && cd /var/tmp && exec celery -A tasks worker --loglevel=info $ARGS"]
+CMD ["sh", "-c", "export PYTHONPATH=$(echo $PWD/chapters/$CHAPTER-*) && cd /var/tmp && exec celery -A tasks ${PROGRAM:-worker} --loglevel=info $ARGS"]

@@ -217,7 +217,9 @@ class Session:
         if block.label != "Shell":
             for line in block.source.splitlines():
                 if line != "^C":
-                    self.begin(block.label, "/bin/sh", "-c", f"exec {line.removeprefix('$ ')}")
+                    # What make would set up is there.
+                    command = line.removeprefix("$ ").replace("make ", "make -o setup -o setup-web ", 1)
+                    self.begin(block.label, "/bin/sh", "-c", f"exec {command}")
                 elif not self.interrupt(self.terminals[block.label]):
                     self.problem(block.line, f"Ctrl-C should end it within {PATIENCE} seconds.")
             return
