@@ -138,7 +138,7 @@ def lesson(request, number, shared, tmp_path):
     """The chapter's lesson, whose blocks `lesson.run()` runs."""
     if os.environ.get("DIR"):
         pytest.skip("a lesson is about the course's own chapter")
-    return Lesson(shared.folder / "README.md", shared, tmp_path)
+    return Lesson(course.folder(number) / "README.md", shared, tmp_path)
 
 
 # pytest-celery's fixtures, on the nodes of the test's app.

@@ -253,7 +253,7 @@ class Session:
             lines = filter(None, map(str.strip, block.source.splitlines()))
             return next((line for line in lines if not any(matches(line, each) for each in log)), None)
 
-        wait_until(lambda: missing() is None, 10)
+        wait_until(lambda: missing() is None, PATIENCE)
         if line := missing():
             where = "make messages" if block.label == "Messages" else f"the {block.label.lower()}"
             self.problem(block.line, f"{where} should show, in this order, {line!r}.")
