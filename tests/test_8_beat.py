@@ -35,7 +35,7 @@ def start(app_under_test):
     return start
 
 
-def sends(beat, count, since=0, seconds=10):
+def sends(beat, count, since=0, seconds=30):
     """Fail unless this beat sends so many messages, after the first `since`."""
     wait_until(lambda: beat.logs().count(SENT) >= since + count or beat.status == "exited", seconds)
     found = beat.logs().count(SENT) - since
@@ -46,7 +46,7 @@ def sends(beat, count, since=0, seconds=10):
 def ends(beat, signal="SIGINT"):
     """Send a beat a signal; fail unless it ends."""
     beat.kill(signal)
-    assert wait_until(lambda: beat.status == "exited", 10), f"beat should end after {signal}.\n{beat.logs()}"
+    assert wait_until(lambda: beat.status == "exited", 30), f"beat should end after {signal}.\n{beat.logs()}"
 
 
 @copy
@@ -78,7 +78,7 @@ def test_a_second_beat_with_the_same_pidfile_ends(app_under_test, start):
     first = start(option)
     sends(first, 1)
     second = start(option)
-    wait_until(lambda: second.status == "exited", 10)
+    wait_until(lambda: second.status == "exited", 30)
     found = second.process.poll(), "Pidfile (celerybeat.pid) already exists." in second.logs()
     assert found == (73, True), f"The second beat should say so and end with 73: {found}\n{second.logs()}"
     ends(first, "SIGKILL")
@@ -99,7 +99,7 @@ def test_of_two_redbeats_one_sends(app_under_test, start):
     first = start(*options)
     sends(first, 1)
     second = start(*options)
-    assert wait_until(lambda: "beat: Starting..." in second.logs(), 10), second.logs()
+    assert wait_until(lambda: "beat: Starting..." in second.logs(), 30), second.logs()
     sends(first, 3, first.logs().count(SENT))
     assert SENT not in second.logs(), f"The second RedBeat should send nothing.\n{second.logs()}"
     ends(first)
@@ -115,7 +115,7 @@ def test_of_two_redbeats_one_sends(app_under_test, start):
 
 @pytest.mark.isolated(copy=True, args=["-B", "--without-mingle", "--without-gossip"])
 def test_a_worker_with_B_brings_a_beat(celery_setup):
-    celery_setup.worker.wait_for_log("beat: Starting...")
+    celery_setup.worker.wait_for_log("beat: Starting...", timeout=30)
 
 
 @alone

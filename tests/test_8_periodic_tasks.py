@@ -282,6 +282,16 @@ def test_the_hour_that_comes_twice_is_passed_over(beat):
 
 
 @nobody_takes
+@pytest.mark.parametrize("day, hours", [("2026-03-28", 23), ("2026-10-24", 25)])
+def test_an_interval_of_a_day_in_a_zone(beat, day, hours):
+    sends(beat, timedelta(hours=24), "Europe/Berlin")
+    beat.run(f"{day} 12:00", days=1.1)
+    hours = hours if STACK == "pinned" else 24
+    found = (beat.sent[0]["at"] - datetime.fromisoformat(f"{day} 12:00+00:00")) / timedelta(hours=1)
+    assert round(found, 2) == hours, f"From {day} on, 24 hours should be {hours}, they are {found:.2f}."
+
+
+@nobody_takes
 def test_what_was_missed_is_sent_once(beat):
     sends(beat, crontab())
     beat.run("2026-03-01 12:00:30", minutes=3)
