@@ -30,7 +30,7 @@ help:
 chapter-%-worker: setup ## start Redis if none answers, and the worker of chapter N (ARGS="-c 4" is passed on)
 	$(RUN) tools/worker.py $* $(ARGS)
 chapter-%-shell: setup ## open Python in the folder of chapter N, in a second terminal
-	$(RUN) tools/course.py $* python
+	$(RUN) tools/course.py $* python $(ARGS)
 chapter-%-beat: setup ## start the beat of chapter N, beside its worker (from chapter 8 on)
 	$(RUN) tools/course.py $* celery -A tasks beat --loglevel=info $(ARGS)
 chapter-%-flower: setup-web ## show tasks and workers of chapter N on 127.0.0.1:5555 (from chapter 9 on)

@@ -203,7 +203,7 @@ class AppUnderTest:
 
     def start(self, *command):
         """Start another of the stack's programs in the folder, such as beat; return its node, which is not waited for."""
-        name = f"{self.folder.name}-{self.database}-{command[0]}-{len(self.others) + 1}"
+        name = f"{self.folder.name}-{self.database}-{Path(command[0]).name}-{len(self.others) + 1}"
         self.others.append(self.nodes.worker(name, list(command), self.folder, self.variables))
         return self.others[-1]
 

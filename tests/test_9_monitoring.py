@@ -1,0 +1,503 @@
+"""Chapter 9: states of your own, events, questions to workers, revoked tasks, and Flower."""
+
+import importlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import closing, contextmanager
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
+
+import celery
+import course
+import psutil
+import pytest
+from celery import chord
+from celery.exceptions import TaskRevokedError
+from conftest import ALONE
+from course import PROGRAMS, ROOT, free_port, wait_until
+from grading import answers, exports, fetched, gives, has_setting, lists, raises, ready, returns, task
+
+NAME = "tasks.math.xsum_request"
+OTHERS = [
+    *(f"tasks.math.{name}_request" for name in ["add", "sub", "mul", "divide"]),
+    *(f"tasks.ledger.{name}_request" for name in ["enter", "interest"]),
+]
+OLD = celery.VERSION < (5, 2)
+processes = pytest.mark.skipif("config.option.docker", reason="it starts a program beside the worker")
+
+
+@pytest.fixture(scope="module")
+def folder(number, tmp_path_factory):
+    """A copy of the folder under test, so that what its tasks write is the tests' own."""
+    original = course.folder(number)
+    ignored = shutil.ignore_patterns("__pycache__", ".*", "ledger.db*", "worker.state*")
+    return shutil.copytree(original, tmp_path_factory.mktemp("copy") / original.name, ignore=ignored)
+
+
+@pytest.fixture
+def xsum(app):
+    """The chapter's function."""
+    return importlib.import_module("libs.math").xsum
+
+
+@contextmanager
+def stored(app):
+    """Give a function that returns what was stored as results in the block: (state, what goes with it), in order."""
+    with closing(app.backend.client.pubsub()) as channel:
+        channel.psubscribe("celery-task-meta-*")
+        channel.get_message(timeout=5)
+
+        def found():
+            messages = []
+            while message := channel.get_message(timeout=0.3):
+                if message["type"] == "pmessage":
+                    meta = json.loads(message["data"])
+                    messages.append((meta["status"], meta["result"]))
+            return messages
+
+        yield found
+
+
+def test_lesson(lesson):
+    lesson.holds()
+
+
+@pytest.mark.step(
+    "`libs.math.xsum([3, 4, 5], report)` returns 12, and calls `report(1, 3)`, `report(2, 3)` and `report(3, 3)`",
+    "a-state-of-your-own",
+)
+def test_xsum_reports(xsum):
+    """Give xsum a second parameter, report=None, add in a loop, and call report(done, len(numbers)) after each number."""
+    calls = []
+    returns("xsum([3, 4, 5], report)", lambda: xsum([3, 4, 5], lambda *args: calls.append(args)), 12)
+    assert calls == [(1, 3), (2, 3), (3, 3)], (
+        f"xsum([3, 4, 5], report) should call report(1, 3), report(2, 3) and report(3, 3), it called it with {calls}."
+    )
+
+
+@pytest.mark.step("`xsum` works without a report, and `libs/math.py` without Celery", "a-state-of-your-own")
+def test_xsum_knows_nothing_of_celery(xsum, folder):
+    """Call report only if there is one. What calls update_state belongs into tasks/math.py."""
+    returns("xsum([3, 4, 5])", lambda: xsum([3, 4, 5]), 12)
+    returns("xsum([])", lambda: xsum([]), 0)
+    text = (folder / "libs/math.py").read_text()
+    found = re.search(r"^\s*(?:from|import) (?:celery|tasks).*|.*update_state.*", text, re.MULTILINE)
+    assert not found, f"libs/math.py should know nothing of Celery, and has the line {found[0].strip()!r}."
+
+
+@pytest.mark.step(
+    '`xsum_request.delay([3, 4, 5])` is PROGRESS with `{"done": 1, "of": 3}`, and so on up to 3, and then gives 12',
+    "a-state-of-your-own",
+)
+def test_progress(celery_setup, app):
+    """With bind=True the task has self, and a function in it can call self.update_state(state="PROGRESS", meta={…})."""
+    with stored(app) as found:
+        answers(app, NAME, ([3, 4, 5],), 12)
+        wanted = [*(("PROGRESS", {"done": done, "of": 3}) for done in (1, 2, 3)), ("SUCCESS", 12)]
+        seen = found()
+    assert seen == wanted, f"xsum_request.delay([3, 4, 5]) should store {wanted}, it stored {seen}."
+
+
+@pytest.mark.step(
+    "called as a function, `xsum_request([3, 4, 5])` returns 12 and stores nothing", "a-state-of-your-own"
+)
+def test_a_function_has_no_state(celery_setup, app):
+    """A task that is called as a function has no id. self.request.called_directly is True there."""
+    with stored(app) as found:
+        returns("xsum_request([3, 4, 5])", lambda: task(app, NAME)([3, 4, 5]), 12)
+        seen = found()
+    assert not seen, f"xsum_request([3, 4, 5]) should store no state, it stored {seen}."
+
+
+@pytest.mark.step("a chord of ten additions into `xsum_request` still gives 90", "a-state-of-your-own")
+def test_chord(celery_setup, app):
+    """update_state stores a state beside the call, and what the task returns is its result as before."""
+    add = task(app, "tasks.math.add_request")
+    gives("A chord of ten additions", chord((add.s(i, i) for i in range(10)), task(app, NAME).s())(), 90)
+
+
+def statuses(app_under_test, *words):
+    """Run `celery -A tasks` with these words; return its exit status and what it said."""
+    command = [PROGRAMS / "celery", "-A", "tasks", *words]
+    at = {"cwd": app_under_test.folder, "env": app_under_test.env}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **at)
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+def watch(app_under_test, app):
+    """Start watch.py, and return its node once it prints events."""
+    assert (app_under_test.folder / "watch.py").exists(), "There should be a file watch.py, beside tasks."
+    node = app_under_test.start("python", "-u", "watch.py")
+    for _ in range(20):  # an event that is sent before it listens is gone
+        task(app, "tasks.math.add_request").delay(1, 1)
+        if wait_until(lambda: "task-" in node.logs() or node.status == "exited", 0.5):
+            break
+    said = (node.logs().strip() or "nothing").splitlines()[-1]
+    assert node.status == "running", f"watch.py should go on until Ctrl-C, it ended and said: {said}"
+    assert "task-" in node.logs(), f"watch.py should print the events of a task, it printed {said}."
+    return node
+
+
+def events_of(node, result, last):
+    """Return a watcher's lines about a task, once there is one about this type of event."""
+    lines = []
+
+    def ended():
+        lines[:] = [line for line in node.logs().splitlines() if result.id in line]
+        return any(last in line for line in lines)
+
+    wait_until(ended, 3)
+    return lines
+
+
+WATCHER = pytest.mark.step(
+    "`watch.py` prints each event of a task with its type, the task's name and id, and its result at the end",
+    "watch-it-live",
+)
+WITH_EVENTS = pytest.mark.isolated(args=["-E", *ALONE])
+
+
+@WATCHER
+@WITH_EVENTS
+@processes
+def test_watch(celery_setup, app, app_under_test):
+    """A Receiver with the handler {"*": show} gets all events. Only the first has the task's name: app.events.State() keeps it."""
+    node = watch(app_under_test, app)
+    result = task(app, NAME).delay([3, 4, 5])
+    gives("xsum_request.delay([3, 4, 5])", result, 12)
+    lines = events_of(node, result, "task-succeeded")
+    for number, kind in enumerate(("task-received", "task-started", "task-succeeded")):
+        found = lines[number] if len(lines) > number else "nothing"
+        wanted = [kind, NAME, result.id, *(["12"] if kind == "task-succeeded" else [])]
+        assert all(word in found for word in wanted), (
+            f"watch.py should print a line with {', '.join(wanted)}, it printed {found}."
+        )
+    assert len(lines) == 3, f"watch.py should print three events of this task, it printed {lines}."
+
+
+@WATCHER
+@WITH_EVENTS
+@processes
+def test_watch_ends_quietly(celery_setup, app, app_under_test):
+    """Ctrl-C raises KeyboardInterrupt, which contextlib.suppress catches."""
+    node = watch(app_under_test, app)
+    failing = task(app, "tasks.math.divide_request").delay(1, 0)
+    lines = events_of(node, failing, "task-failed")
+    assert lines and "ZeroDivisionError" in lines[-1], (
+        f"watch.py should print what a task that failed has raised, it printed {lines}."
+    )
+    node.kill("SIGINT")
+    assert wait_until(lambda: node.status == "exited", 5), "watch.py should end at Ctrl-C, and didn't."
+    assert "Traceback" not in node.logs(), (
+        f"watch.py should end without a traceback at Ctrl-C, it ended with {node.logs().splitlines()[-1]}."
+    )
+
+
+@pytest.mark.step("the tasks and the settings of chapter 8 are still there", "a-state-of-your-own")
+def test_what_chapter_8_had(worker, app):
+    """Nothing else changes in this chapter."""
+    lists(worker, [NAME, *OTHERS])
+    exports(app, NAME)
+    for name in ("task_acks_late", "task_reject_on_worker_lost"):
+        has_setting(app, name, True)
+    has_setting(app, "task_queues", {"celery": {}, "ledger": {}})
+    assert "interest" in (app.conf.beat_schedule or {}), "The schedule should still have the entry interest."
+
+
+# What follows is about Celery itself.
+
+
+def test_update_state_needs_an_id(app):
+    kind = TypeError if OLD else ValueError
+    with raises(kind, f"update_state outside of a task should raise {kind.__name__}"):
+        task(app, NAME).update_state(state="PROGRESS", meta={})
+
+
+def test_a_report_is_not_an_answer(celery_setup, app):
+    """A result that is ignored leaves the last state; so does apply(), which has an id and stores no result."""
+    ignored = task(app, NAME).apply_async(([3, 4],), ignore_result=True)
+    answers(app, "tasks.math.add_request", (1, 1), 2)
+    last = {"done": 2, "of": 2}
+    wait_until(lambda: ignored.info == last, 5)
+    here = app.AsyncResult(task(app, NAME).apply(([3, 4],)).id)
+    time.sleep(0.3)
+    for result in (ignored, here):
+        found = result.state, result.info, result.ready()
+        assert found == ("PROGRESS", last, False), f"The state should stay PROGRESS, it is {found}."
+
+
+def test_failure_by_hand(celery_setup, app):
+    task(app, NAME).update_state("by-hand", state="FAILURE", meta={"done": 1})
+    kind = KeyError if OLD else ValueError
+    with raises(kind, f"A FAILURE without an exception should make .state raise {kind.__name__}"):
+        _ = app.AsyncResult("by-hand").state
+    app.backend.client.delete("celery-task-meta-by-hand")
+
+
+@pytest.mark.isolated(count=0)
+@processes
+@pytest.mark.parametrize("args", [[], ["-E"]])
+def test_the_setting_for_events(app, app_under_test, args):
+    path = app_under_test.folder / "celeryconfig.py"
+    before = path.read_text()
+    path.write_text(f"{before}\nworker_send_task_events = True\n")
+    try:
+        worker = ready(app_under_test.add_worker([*ALONE, *args]))
+    finally:
+        path.write_text(before)
+    wanted = "OFF" if OLD and not args else "ON"
+    found = re.search(r"task events: (\w+)", worker.logs())[1]
+    assert found == wanted, f"With the setting and {args}, task events should be {wanted}, they are {found}."
+
+
+@pytest.mark.isolated(slow_tasks=True, args=["-E", "-c", "1", *ALONE])
+@processes
+def test_an_event_without_a_watcher_is_gone(celery_setup, app, app_under_test):
+    nap = app.tasks["slow.nap"].delay(4)
+    inspect = app.control.inspect(timeout=10, limit=1)
+    wait_until(lambda: any(inspect.active().values()), 5)
+    node = app_under_test.start("python", "-u", "watch.py")
+    lines = [line.split()[:2] for line in wait_until(lambda: events_of(node, nap, "task-succeeded"), 5)]
+    assert lines == [["task-succeeded", "None"]], f"A late watcher should see the end alone, it saw {lines}."
+
+
+SLOWLY = pytest.mark.isolated(slow_tasks=True, args=["-c", "1", *ALONE])
+
+
+def running(app, seconds):
+    """Return the result of a nap that has begun."""
+    result = app.tasks["slow.nap"].delay(seconds, "done")
+    inspect = app.control.inspect(timeout=10, limit=1)
+    wait_until(lambda: result.id in [each["id"] for tasks in inspect.active().values() for each in tasks], 5)
+    return result
+
+
+@SLOWLY
+def test_revoke(celery_setup, app, redis):
+    """Of a running task, nothing; of one that waits, its turn; with terminate, the process."""
+    first, second = running(app, 2), app.tasks["slow.nap"].delay(0)
+    wait_until(lambda: redis.hlen("unacked") == 2, 5)
+    first.revoke()
+    second.revoke()
+    wait_until(lambda: celery_setup.worker.logs().count("flagged as revoked") == 2, 5)
+    time.sleep(0.2)
+    state = second.state
+    gives("A running task that is revoked", first, "done")
+    wanted = "PENDING" if OLD else "REVOKED"
+    assert state == wanted, f"A waiting task that was revoked should be {wanted} at once, it is {state}."
+    with raises(TaskRevokedError, "A task that was revoked while it waited should raise TaskRevokedError"):
+        second.get(timeout=5)
+    third = running(app, 60)
+    third.revoke(terminate=True)
+    with raises(TaskRevokedError, "A running task that is terminated should raise TaskRevokedError"):
+        third.get(timeout=5)
+    # Late acknowledgement and reject_on_worker_lost don't bring it back, and another process takes its place.
+    gives("A task after that", app.tasks["slow.nap"].delay(0, "next"), "next")
+    wait_until(lambda: redis.hlen("unacked") == 0, 3)
+    left = redis.hlen("unacked"), redis.llen("celery")
+    assert left == (0, 0), f"A task that was terminated should not come back, these are left: {left}."
+
+
+@pytest.mark.isolated(count=0)
+@processes
+@pytest.mark.parametrize("args", [[], ["--statedb=worker.state"]], ids=["in memory", "in a file"])
+def test_revoked_after_a_restart(app, app_under_test, args):
+    worker = ready(app_under_test.add_worker([*ALONE, *args]))
+    inspect = app.control.inspect(timeout=10, limit=1)
+    result = task(app, NAME).apply_async(([3, 4, 5],), countdown=5)
+    wait_until(lambda: any(inspect.scheduled().values()), 4)
+    result.revoke()
+    wait_until(lambda: "flagged as revoked" in worker.logs(), 4)
+    early = result.state
+    worker.restart(timeout=20)
+    ready(worker)
+    wait_until(lambda: "succeeded in" in worker.logs() or "Discarding revoked" in worker.logs(), 10)
+
+    def state():
+        return app.AsyncResult(result.id).state  # a result remembers the state that it has seen at the end
+
+    wanted = "REVOKED" if args else "SUCCESS"
+    wait_until(lambda: state() == wanted, 2)
+    assert early == ("PENDING" if OLD else "REVOKED"), f"Before its time a revoked task is {early}."
+    assert state() == wanted, f"With {args}, it should be {wanted} after a restart, it is {state()}."
+
+
+@pytest.mark.isolated(args=["--pool=solo", *ALONE], slow_tasks=True)
+def test_ping(celery_setup, app, app_under_test):
+    """The exit status is a health check. A solo worker can't answer while it works."""
+    ping = [
+        "inspect",
+        "ping",
+        "--timeout",
+        "5",
+        "-d",
+        next(iter(app.control.inspect(timeout=9, limit=1).ping())),
+    ]
+    status, said = statuses(app_under_test, *ping)
+    assert (status, "pong" in said) == (0, True), (
+        f"inspect ping should end with 0, it ended with {status}: {said}"
+    )
+    app.tasks["slow.nap"].delay(20)
+    wait_until(lambda: "nap of" in celery_setup.worker.logs(), 5)
+    ping[3] = "1"
+    status, said = statuses(app_under_test, *ping)
+    assert status == 69 and "No nodes replied" in said, (
+        f"While a solo worker works, inspect ping should end with 69, it ended with {status}: {said}"
+    )
+
+
+@pytest.mark.isolated(count=0)
+def test_ping_without_a_worker(app, app_under_test):
+    status, said = statuses(app_under_test, "inspect", "ping")
+    assert status == 69 and "No nodes replied" in said, (
+        f"It should end with 69, it ended with {status}: {said}"
+    )
+
+
+@pytest.mark.isolated(args=["-c", "1", *ALONE], slow_tasks=True)
+def test_a_busy_worker_answers(celery_setup, app):
+    running(app, 20)
+    found = app.control.inspect(timeout=5, limit=1).ping()
+    assert found, "A worker whose processes are all busy should answer a ping."
+
+
+def test_flower_is_not_celerys_command_on_the_old_stack(app_under_test):
+    status, said = statuses(app_under_test, "flower", "--help")
+    assert (status != 0) == OLD, f"`celery flower` should fail on Celery 5.1 alone: {status}, {said[-200:]}"
+
+
+@contextmanager
+def flower(app_under_test, **variables):
+    """Run `make chapter-9-flower` on a free port; give its address; end it with Ctrl-C."""
+    port = free_port()
+    app_under_test.variables |= {"DIR": str(app_under_test.folder), "STACK": course.STACK, **variables}
+    node = app_under_test.start(
+        "/usr/bin/env", "make", "-C", str(ROOT), "chapter-9-flower", f"ARGS=--port={port}"
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        assert wait_until(lambda: node.status == "exited" or page(f"{address}/healthcheck")[0] == 200, 90)
+        assert node.status == "running", f"Flower should start: {node.logs()}"
+        yield address, node
+    finally:
+        os.killpg(node.process.pid, signal.SIGINT)  # as a terminal does
+        wait_until(lambda: node.status == "exited", 10)
+
+
+def page(address, **how):
+    """Return the status and the text of a page, 0 where nothing answers."""
+    try:
+        with urlopen(address, timeout=5, **how) as answer:
+            return answer.status, answer.read().decode()
+    except HTTPError as error:
+        return error.code, error.read().decode()
+    except URLError:
+        return 0, ""
+
+
+def metrics(address):
+    """Return Flower's metrics: by their names, a list of (labels, value)."""
+    parser = pytest.importorskip("prometheus_client.parser")
+    _, text = page(f"{address}/metrics")
+    found = {}
+    for family in parser.text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return found
+
+
+def events(address, name, kind):
+    """Return how many events of this type Flower has counted for a task."""
+    samples = metrics(address).get("flower_events_total", [])
+    return sum(value for labels, value in samples if (labels["task"], labels["type"]) == (name, kind))
+
+
+@pytest.mark.isolated(args=ALONE)
+@processes
+def test_flower(celery_setup, app, app_under_test):
+    """It turns events on by itself, listens on loopback alone, and knows what it has seen since then."""
+    before = task(app, NAME).delay([3, 4, 5])
+    gives("xsum_request", before, 12)
+    with flower(app_under_test) as (address, node):
+        worker = celery_setup.worker
+        worker.assert_log_exists("Events of group {task} enabled by remote", timeout=10)
+        result = task(app, NAME).delay([3, 4, 5])
+        assert wait_until(lambda: events(address, NAME, "task-succeeded") == 1, 10), (
+            f"Flower should have counted one event task-succeeded: {metrics(address)}"
+        )
+        found = [page(f"{address}/task/{each.id}")[0] for each in (before, result)]
+        assert found == [404, 200], f"Flower should know the second task alone, its pages are {found}."
+        named = metrics(address)
+        assert [value for _, value in named["flower_worker_online"]] == [1.0], "A worker should be online."
+        assert "flower_task_runtime_seconds_bucket" in named, f"There is no runtime in {sorted(named)}."
+        assert not any("queue" in name for name in named), "No metric tells what waits in a queue."
+        children = psutil.Process(node.process.pid).children(recursive=True)
+        ours = [each for each in (psutil.Process(node.process.pid), *children)]
+        ips = {each.laddr.ip for one in ours for each in one.net_connections() if each.status == "LISTEN"}
+        assert ips == {"127.0.0.1"}, f"Flower should listen on loopback alone, it listens on {ips}."
+        scraped(address)
+    assert node.status == "exited" and not any(each.is_running() for each in ours), (
+        "Ctrl-C should end it all."
+    )
+
+
+def scraped(address):
+    """Let Debian's tools look at the metrics, where they are installed."""
+    if promtool := shutil.which("promtool"):
+        _, text = page(f"{address}/metrics")
+        done = subprocess.run(
+            [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False
+        )
+        assert "error" not in done.stderr.lower(), f"promtool should accept the metrics: {done.stderr}"
+
+
+@pytest.mark.isolated(args=["-E", "-c", "1", *ALONE], slow_tasks=True)
+@processes
+@pytest.mark.parametrize("allowed", ["", "true"], ids=["by default", "allowed"])
+def test_flower_in_a_browser(celery_setup, app, app_under_test, allowed):
+    """A worker is listed, a task is found by its id, and a running one is revoked if Flower may."""
+    reason = "it needs Playwright and a browser: make test-browser"
+    playwright = pytest.importorskip("playwright.sync_api", reason=reason)
+    browsers = ["chromium", "chromium-browser", "google-chrome"]
+    installed = next(filter(None, map(shutil.which, browsers)), None) or pytest.skip(reason)
+    [name] = app.control.inspect(timeout=10, limit=1).ping()
+    variables = {"FLOWER_UNAUTHENTICATED_API": allowed} if allowed else {}
+    with flower(app_under_test, **variables) as (address, _), playwright.sync_playwright() as driver:
+        page = driver.chromium.launch(executable_path=installed).new_page(
+            viewport={"width": 1000, "height": 430}
+        )
+        expect, wrong = playwright.expect, []
+        page.on("request", lambda request: request.url.startswith(address) or wrong.append(request.url))
+        page.on("dialog", lambda dialog: dialog.accept())
+        page.goto(address)
+        expect(page.get_by_role("link", name=name)).to_be_visible()
+        answers(app, NAME, ([1, 2, 3],), 6)
+        failing = task(app, "tasks.math.divide_request").delay(1, 0)
+        napping, waiting = running(app, 300), app.tasks["slow.nap"].delay(0)
+        wait_until(lambda: failing.state == "FAILURE", 5)
+        page.goto(f"{address}/tasks")
+        for result, state in ((failing, "FAILURE"), (napping, "STARTED"), (waiting, "RECEIVED")):
+            row = page.get_by_role("row").filter(has_text=result.id)
+            expect(row).to_contain_text(state)
+        if picture := os.environ.get("PICTURE"):
+            page.screenshot(path=picture)
+        page.get_by_role("link", name=napping.id).click()
+        expect(page.get_by_text("slow.nap").first).to_be_visible()
+        page.get_by_role("button", name="Terminate").click()
+        refused = not OLD and not allowed
+        expect(page.get_by_text("FLOWER_UNAUTHENTICATED_API" if refused else "Revoked").first).to_be_visible()
+        if refused:
+            assert not napping.ready(), (
+                "Flower 2 should not revoke a task, unless FLOWER_UNAUTHENTICATED_API is set."
+            )
+        else:
+            with raises(
+                TaskRevokedError, "A task that was terminated in Flower should raise TaskRevokedError"
+            ):
+                fetched(napping)
+        assert not wrong, f"Flower's pages should load nothing from elsewhere: {wrong}"
