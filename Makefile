@@ -17,7 +17,7 @@ ifeq ($(filter $(STACK),pinned latest),)
 $(error There is no stack "$(STACK)": STACK is pinned or latest)
 endif
 # Only these use a learner's own folder.
-WITHOUT_DIR = $(filter-out $(addprefix chapter-%-,worker shell beat flower web start check hint watch diff test),$(MAKECMDGOALS))
+WITHOUT_DIR = $(filter-out $(addprefix chapter-%-,worker shell beat flower web pytest start check hint watch diff test),$(MAKECMDGOALS))
 ifneq ($(and $(DIR),$(WITHOUT_DIR)),)
 $(error $(WITHOUT_DIR) doesn't use DIR: type it without DIR=$(DIR))
 endif
@@ -25,7 +25,7 @@ endif
 help:
 	@sed -n 's/^\([a-z%-]*\):.*## /\1  /p' Makefile | sed 's/%/N/' | awk -F '  ' '{ printf "make %-18s %s\n", $$1, $$2 }'
 	@echo 'STACK=latest uses the current Celery; REDIS=docker or REDIS=embedded chooses the server, REDIS_PORT=6380 its port;'
-	@echo 'DIR=~/my-attempt names a folder of your own, for -worker, -shell, -beat, -flower, -web, -start, -check, -hint, -watch, -diff and -test.'
+	@echo 'DIR=~/my-attempt names a folder of your own, for -worker, -shell, -beat, -flower, -web, -pytest, -start, -check, -hint, -watch, -diff and -test.'
 
 chapter-%-worker: setup ## start Redis if none answers, and the worker of chapter N (ARGS="-c 4" is passed on)
 	$(RUN) tools/worker.py $* $(ARGS)
@@ -37,6 +37,8 @@ chapter-%-flower: setup-web ## show tasks and workers of chapter N on 127.0.0.1:
 	$(RUN) tools/course.py $* python -m flower -A tasks flower --address=127.0.0.1 $(ARGS)
 chapter-%-web: setup-web ## start the web page of chapter N on 127.0.0.1:8000 (from chapter 11 on)
 	$(RUN) tools/course.py $* python -m uvicorn web:app $(ARGS)
+chapter-%-pytest: setup-test ## run the tests that are in the folder of chapter N (from chapter 10 on)
+	$(RUN) tools/course.py $* pytest $(ARGS)
 messages: setup ## show what travels through Redis, live
 	$(RUN) tools/messages.py
 chapter-%-diff: ## show what changed since the chapter before, or between DIR and chapter N

@@ -173,8 +173,14 @@ def no_docker():
     """Return what Docker lacks for containers to start here, in a sentence, or None."""
     if output("docker", "version") is None:
         return "No Docker engine answers: start Docker."
-    if output("docker", "compose", "version") is None:
+    if not compose_program():
         return "Docker has no compose command: install its compose plugin."
+
+
+def compose_program():
+    """Return the words that run compose: Docker's plugin, the program of its own that came before, or None."""
+    found = (each for each in (["docker", "compose"], ["docker-compose"]) if output(*each, "version"))
+    return next(found, None)
 
 
 def compose(*words, of="*", env=None, **options):
@@ -189,7 +195,7 @@ def compose(*words, of="*", env=None, **options):
     # Compose takes PWD for the folder, where both are the same, and labels the containers with it.
     env = os.environ | {"PWD": str(ROOT), "REDIS_PORT": str(here), "STACK": STACK} | (env or {})
     env["COMPOSE_FILE"] = os.pathsep.join(map(str, files))
-    command = ["docker", "compose", "-p", project(here), *words]
+    command = [*compose_program(), "-p", project(here), *words]
     return subprocess.run(command, cwd=ROOT, env=env, check=False, **options)
 
 

@@ -1,0 +1,100 @@
+"""What Celery does in memory and in eager mode: test_10_testing.py runs these beside the chapter's tests/conftest.py."""
+
+import time
+from sqlite3 import OperationalError
+from unittest.mock import Mock
+
+import celery.contrib.testing.tasks  # noqa: F401  start_worker's ping
+import pytest
+from celery.contrib.testing.worker import start_worker
+from celery.exceptions import TimeoutError as CeleryTimeout
+from kombu.exceptions import EncodeError
+
+from libs import ledger, math
+from tasks import add_request, divide_request, enter_request
+from tasks.celery import app
+
+
+@pytest.fixture
+def eager(monkeypatch):
+    monkeypatch.setitem(app.conf, "task_always_eager", True)
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Let enter_request exceed its limits."""
+    monkeypatch.setattr(enter_request, "soft_time_limit", 0.1)
+    monkeypatch.setattr(enter_request, "time_limit", 0.2)
+    monkeypatch.setattr(ledger, "enter", lambda *_: time.sleep(0.4))
+
+
+def answer(result):
+    return result.get(timeout=10, interval=0.01)
+
+
+def test_the_app_keeps_the_backend_that_it_has_used(monkeypatch):
+    before = type(app.backend)
+    monkeypatch.setenv("CELERY_RESULT_BACKEND", "redis://127.0.0.1:1/0")
+    assert type(app.backend) is before
+
+
+def test_a_worker_looks_once_a_second_and_takes_from_its_queues_alone():
+    with start_worker(app, queues=["celery"]):
+        begin = time.monotonic()
+        assert [answer(add_request.delay(n, n)) for n in range(3)] == [0, 2, 4]
+        assert time.monotonic() - begin > 1.5
+        with pytest.raises(CeleryTimeout):
+            enter_request.delay("left over", 1).get(timeout=1)
+        begin = time.monotonic()
+    assert time.monotonic() - begin > 0.3  # its stop, when nothing tells it
+    app.amqp.queues.select_add("ledger")  # which the worker has left out, for its app and so for the next one
+
+
+def test_a_message_that_waits_is_run_for_a_later_test(monkeypatch, request):
+    enter = Mock(return_value=1.0)
+    monkeypatch.setattr(ledger, "enter", enter)
+    request.getfixturevalue("worker")
+    assert answer(enter_request.delay("new", 1)) == 1.0
+    assert [call.args[0] for call in enter.call_args_list] == ["left over", "new"]
+
+
+def test_a_result_in_memory_is_looked_for_every_half_second(worker):
+    begin = time.monotonic()
+    assert add_request.delay(4, 4).get(timeout=10) == 8
+    assert time.monotonic() - begin > 0.4
+
+
+def test_the_worker_sees_what_a_test_replaces(worker, monkeypatch):
+    monkeypatch.setattr(math, "add", lambda x, y: 42)
+    assert answer(add_request.delay(4, 4)) == 42
+
+
+def test_a_thread_ignores_time_limits(worker, slow):
+    result = enter_request.delay("pay", 1)
+    answer(result)
+    assert result.state == "SUCCESS"
+
+
+def test_eager_mode_ignores_time_limits(eager, slow):
+    assert enter_request.delay("pay", 1).state == "SUCCESS"
+
+
+def test_eager_mode_writes_arguments_as_json_and_not_results(eager, monkeypatch):
+    with pytest.raises(EncodeError):
+        add_request.delay({4}, {4})
+    assert add_request.delay((1,), (2,)).get() == [1, 2]
+    monkeypatch.setattr(math, "divide", lambda x, y: {x, y})
+    assert divide_request.delay(9, 2).get() == {9, 2}
+
+
+def test_eager_mode_ignores_a_queue_a_countdown_and_an_expiry(eager):
+    begin = time.monotonic()
+    assert enter_request.apply_async(("pay", 1), queue="leger", countdown=60, expires=-1).get() == 1.0
+    assert time.monotonic() - begin < 30
+
+
+def test_apply_does_not_wait_between_retries(monkeypatch):
+    monkeypatch.setattr(ledger, "enter", Mock(side_effect=[OperationalError] * 3 + [1.0]))
+    begin = time.monotonic()
+    assert enter_request.apply(("pay", 1)).get() == 1.0
+    assert time.monotonic() - begin < 6

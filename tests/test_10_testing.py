@@ -1,0 +1,435 @@
+"""Chapter 10: the app's own tests, which are graded by the bugs that they notice."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import course
+import pytest
+from course import wait_until
+
+OWN_TESTS = Path(__file__).with_name("test_10_own_tests")
+IGNORED = ("__pycache__", ".*", "*.db", "celerybeat*")
+# What celeryconfig.py names is none, and says so at once: nobody waits for a server, or uses the learner's own.
+NO_REDIS = ("celeryconfig.py", 'broker_url = result_backend = "no-redis-here://"')
+
+
+class Runs:
+    """pytest in copies of a folder, each with text added to some of its files, in the background: see mutants.py."""
+
+    def __init__(self, reaper, folder, temp, planted, ignored=IGNORED):
+        self.reaper, self.temp, self.name = reaper, temp, folder.name
+        for name, texts in planted.items():
+            copy = shutil.copytree(folder, temp / name / folder.name, ignore=shutil.ignore_patterns(*ignored))
+            for path, text in [NO_REDIS, *texts]:
+                with (copy / path).open("a") as file:
+                    file.write(f"\n\n{text}\n")
+        words = [sys.executable, OWN_TESTS / "mutants.py", *map(self.folder, planted)]
+        env = {
+            name: value
+            for name, value in course.environment().items()
+            if not name.startswith(("PYTEST", "TEST_"))
+        }
+        self.process = subprocess.Popen(words, env=env, process_group=0)
+        reaper.watch(self.process.pid)
+
+    def folder(self, name):
+        return self.temp / name / self.name
+
+    def outcome(self, name):
+        """Wait until this run has ended: (the tests that passed, the one that failed, why)."""
+        path = self.temp / name / "outcome"
+        wait_until(lambda: path.exists() or self.process.poll() is not None, 60)
+        return json.loads(path.read_text()).values()
+
+    def close(self):
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        self.reaper.forget(self.process.pid)
+
+
+@dataclass
+class Bug:
+    """What is planted in the app, and what to say where no test notices it."""
+
+    file: str
+    code: str
+    with_it: str
+    notice: str
+
+
+BUGS = {
+    "sub": Bug(
+        "libs/math.py",
+        "def sub(x, y):\n    return y - x",
+        "with libs.math.sub(x, y) returning y - x",
+        "compare sub(9, 2) with 7",
+    ),
+    "divide": Bug(
+        "libs/math.py",
+        "def divide(x, y):\n    return x // y * 1.0",
+        "with libs.math.divide(x, y) rounding down",
+        "divide numbers that leave a rest",
+    ),
+    "report": Bug(
+        "libs/math.py",
+        "_xsum = xsum\ndef xsum(numbers, report=None):\n    return _xsum(numbers)",
+        "with libs.math.xsum never calling its report",
+        "give xsum a function, and compare what it was called with",
+    ),
+    "key": Bug(
+        "libs/ledger.py",
+        "import itertools\n_enter, _count = enter, itertools.count()\n"
+        'def enter(id, amount):\n    return _enter(f"{id} {next(_count)}", amount)',
+        "without the ledger's PRIMARY KEY",
+        "enter the same id twice, and compare the balance",
+    ),
+    "ignore": Bug(
+        "libs/ledger.py",
+        "import os, sqlite3\n_enter, _ids = enter, set()\n"
+        "def enter(id, amount):\n    if (os.getcwd(), id) in _ids:\n"
+        '        raise sqlite3.IntegrityError("UNIQUE constraint failed: entries.id")\n'
+        "    _ids.add((os.getcwd(), id))\n    return _enter(id, amount)",
+        "with INSERT instead of INSERT OR IGNORE",
+        "enter the same id twice",
+    ),
+    "commit": Bug(
+        "libs/ledger.py",
+        "import contextlib, tempfile\n_enter = enter\n"
+        "def enter(id, amount):\n    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):\n"
+        "        return _enter(id, amount)",
+        "with libs.ledger.enter never committing",
+        "enter two ids, and compare the second balance",
+    ),
+    "twice": Bug(
+        "libs/ledger.py",
+        "import itertools\n_pay, _count = pay_interest, itertools.count()\n"
+        'def pay_interest(day, rate):\n    return _pay(f"{day} {next(_count)}", rate)',
+        "with pay_interest paying each time it is called",
+        "pay the same day's interest twice, and compare the balance",
+    ),
+    "day": Bug(
+        "libs/ledger.py",
+        '_pay = pay_interest\ndef pay_interest(day, rate):\n    return _pay("", rate)',
+        "with an id for pay_interest that lacks the day",
+        "pay the interest of two days, and compare the balance",
+    ),
+    "swapped": Bug(
+        "tasks/math.py",
+        "_sub = sub_request.run\nsub_request.run = lambda x, y: _sub(y, x)",
+        "with sub_request passing its numbers on in the wrong order",
+        "compare sub_request(9, 2) with 7",
+    ),
+    "return": Bug(
+        "tasks/math.py",
+        "_mul = mul_request.run\ndef _forget(x, y):\n    _mul(x, y)\nmul_request.run = _forget",
+        "without the return in mul_request",
+        "compare mul_request(9, 2) with 18",
+    ),
+    "export": Bug(
+        "tasks/__init__.py",
+        "from tasks.math import add_request as mul_request",
+        "with tasks exporting add_request under the name mul_request",
+        "import mul_request from tasks, and compare what it returns with 18",
+    ),
+    "directly": Bug(
+        "tasks/math.py",
+        'def _report(numbers):\n    xsum_request.update_state(state="PROGRESS", meta={"done": 1, "of": len(numbers)})\n'
+        "    return sum(numbers)\nxsum_request.run = _report",
+        "with xsum_request calling update_state when it is called as a function",
+        "call xsum_request as a function",
+    ),
+    "progress": Bug(
+        "tasks/math.py",
+        "xsum_request.run = lambda numbers: sum(numbers)",
+        "with xsum_request never calling update_state",
+        "replace xsum_request.update_state by a Mock, and look at what apply called it with",
+    ),
+    "retries": Bug(
+        "tasks/ledger.py",
+        "enter_request.max_retries = 0",
+        "with enter_request never tried again",
+        "let libs.ledger.enter raise OperationalError twice, and apply the task",
+    ),
+    "once": Bug(
+        "tasks/ledger.py",
+        "enter_request.max_retries = 1",
+        "with enter_request tried again only once",
+        "let libs.ledger.enter raise OperationalError more than once, and apply the task",
+    ),
+    "every": Bug(
+        "tasks/ledger.py",
+        "from celery.exceptions import Retry\n_enter = enter_request.run\n"
+        "def _again(*args, **kwargs):\n    try:\n        return _enter(*args, **kwargs)\n"
+        "    except Retry:\n        raise\n"
+        "    except Exception as error:\n        raise enter_request.retry(exc=error, countdown=0)\n"
+        "enter_request.run = _again",
+        "with enter_request tried again after every error",
+        "let libs.ledger.enter raise another exception, apply the task, and count the calls",
+    ),
+    "fraction": Bug(
+        "libs/math.py",
+        "from fractions import Fraction\ndef divide(x, y):\n    return Fraction(x, y)",
+        "with libs.math.divide returning a Fraction",
+        "send divide_request to a worker, since JSON can't carry that",
+    ),
+    "pickle": Bug(
+        "celeryconfig.py",
+        'task_serializer = result_serializer = "pickle"\naccept_content = ["json", "pickle"]',
+        "with messages in pickle instead of JSON",
+        "send a set, and expect EncodeError",
+    ),
+    "route": Bug(
+        "celeryconfig.py",
+        'task_routes = {"tasks.leger.*": {"queue": "ledger"}}',
+        "with a route for tasks.leger.*",
+        "ask app.amqp.router for the queue of enter_request",
+    ),
+    "crontab": Bug(
+        "celeryconfig.py",
+        "from celery.schedules import crontab\nfor _entry in beat_schedule.values():\n"
+        '    _entry["schedule"] = crontab(hour=4)',
+        "with crontab(hour=4), which is every minute of that hour",
+        "compare the entry's schedule with crontab(hour=4, minute=0)",
+    ),
+    "beat": Bug(
+        "celeryconfig.py",
+        'for _entry in beat_schedule.values():\n    _entry["task"] = "tasks.ledger.interest"',
+        "with beat sending tasks.ledger.interest, which is no task",
+        "look the entry's task up in app.tasks",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def graded(nodes, folder, tmp_path_factory):
+    """The runs of the folder's tests: on the app as it is, and with each bug."""
+    runs = Runs(
+        nodes.reaper,
+        folder,
+        tmp_path_factory.mktemp("graded"),
+        {"good": []} | {name: [(bug.file, bug.code)] for name, bug in BUGS.items()},
+    )
+    yield runs
+    runs.close()
+
+
+def notices(graded, name):
+    """Fail unless a test of the folder fails with this bug."""
+    bug = BUGS[name]
+    passed, failed, _ = graded.outcome(name)
+    assert failed, f"A test should fail {bug.with_it}, and {len(passed)} passed: {bug.notice}."
+
+
+def bugs(*names):
+    return pytest.mark.parametrize("bug", names)
+
+
+def test_lesson(lesson):
+    lesson.holds()
+
+
+@pytest.mark.step("`pytest` finds your tests in the folder, and they pass without Redis", "in-memory")
+def test_tests_pass(folder, graded):
+    """pytest.ini has testpaths and pythonpath. tests/conftest.py sets memory:// and cache+memory:// before the app is used."""
+    inis = ("pytest.ini", "pytest.toml", "pyproject.toml", "tox.ini", "setup.cfg")
+    there = any((folder / name).exists() for name in inis)
+    assert there, "There should be a pytest.ini: without one, pytest takes the settings of the course."
+    passed, failed, why = graded.outcome("good")
+    used = "no-redis-here" in why
+    assert not used, (
+        f"Your tests should use memory:// and cache+memory://; {failed} used celeryconfig.py's URLs."
+    )
+    assert not failed, f"Your tests should pass without Redis, and {failed} failed: {why}"
+    assert passed, "pytest should find your tests, in files like tests/test_libs.py, and it found none."
+
+
+@pytest.mark.step("each test has a ledger of its own, and none is left in the folder", "in-memory")
+def test_no_ledger_is_left(graded):
+    """A fixture with autouse=True calls monkeypatch.chdir(tmp_path)."""
+    graded.outcome("good")
+    left = [path.name for path in graded.folder("good").rglob("*.db")]
+    assert not left, f"Your tests should leave no ledger in the folder, and they left {', '.join(left)}."
+
+
+@pytest.mark.step(
+    "they notice a `sub` the wrong way round, a `divide` that rounds down, an `xsum` that doesn't report",
+    "the-function-and-the-task",
+)
+@bugs("sub", "divide", "report")
+def test_functions(graded, bug):
+    """Import libs.math, call its functions, and compare. Choose numbers for which a wrong function gives another answer."""
+    notices(graded, bug)
+
+
+@pytest.mark.step(
+    "they notice an entry that is made twice, refused the second time, or not kept",
+    "the-function-and-the-task",
+)
+@bugs("key", "ignore", "commit")
+def test_entries(graded, bug):
+    """Call libs.ledger.enter more than once in a test: with another id, and with the same."""
+    notices(graded, bug)
+
+
+@pytest.mark.step(
+    "they notice interest that is paid twice a day, or never again", "the-function-and-the-task"
+)
+@bugs("twice", "day")
+def test_interest(graded, bug):
+    """libs.ledger.pay_interest takes the day as an argument, so a test chooses it."""
+    notices(graded, bug)
+
+
+@pytest.mark.step(
+    "they notice a task that mixes up its numbers, has no answer, or goes by another's name",
+    "the-function-and-the-task",
+)
+@bugs("swapped", "return", "export")
+def test_tasks_as_functions(graded, bug):
+    """Import each task from tasks, call it as a function, and compare."""
+    notices(graded, bug)
+
+
+@pytest.mark.step(
+    "they notice an `xsum_request` that reports when it is called as a function, or never",
+    "retries-and-progress",
+)
+@bugs("directly", "progress")
+def test_progress(graded, bug):
+    """monkeypatch.setattr(xsum_request, "update_state", Mock()), then xsum_request.apply(([9, 2],))."""
+    notices(graded, bug)
+
+
+@pytest.mark.step(
+    "they notice retries that are gone, too few, or made after any error", "retries-and-progress"
+)
+@bugs("retries", "once", "every")
+def test_retries(graded, bug):
+    """Replace libs.ledger.enter by a Mock with a side_effect, call enter_request.apply, and look at call_count."""
+    notices(graded, bug)
+
+
+@pytest.mark.step("they notice an answer that JSON can't carry, and messages that aren't JSON", "a-message")
+@bugs("fraction", "pickle")
+def test_messages(graded, bug):
+    """start_worker(app, perform_ping_check=False) runs a worker in a thread. Send it each of the tasks."""
+    notices(graded, bug)
+
+
+@pytest.mark.step(
+    "they notice a misspelt route, and a wrong time or task in the schedule", "queues-and-schedules"
+)
+@bugs("route", "crontab", "beat")
+def test_configuration(graded, bug):
+    """app.amqp.router.route({}, task.name) finds the queue. app.conf.beat_schedule is a dictionary."""
+    notices(graded, bug)
+
+
+# What follows is about Celery itself, and its plugins for pytest.
+
+INNER_TESTS = (OWN_TESTS / "inner_tests.py").read_text()
+# pytest-celery asks for Docker when its first container starts.
+NO_DOCKER = "os.environ['DOCKER_HOST'] = 'tcp://127.0.0.1:1'"
+ONE_LEDGER = """
+import pytest
+from libs import ledger
+@pytest.mark.parametrize("id", "12")
+def test(id):
+    assert ledger.enter(id, 100) == 100.0
+"""
+NO_PING = """
+from celery.contrib.testing.worker import start_worker
+from tasks.celery import app
+def test():
+    with start_worker(app):
+        pass
+"""
+CELERYS_OWN = """
+from tasks import add_request
+def test(celery_worker, celery_app):
+    assert celery_worker.app is celery_app is not add_request.app
+"""
+CLAIMS = {
+    "inner tests": ("", INNER_TESTS),
+    "one ledger": ("own_ledger = None", ONE_LEDGER),
+    "no ping": ("", NO_PING),
+    "pytest-celery's": (NO_DOCKER, "def test(celery_worker):\n    pass"),
+    "Celery's": (
+        f'{NO_DOCKER}\npytest_plugins = ("celery.contrib.pytest",)\nimport celery.contrib.testing.tasks',
+        CELERYS_OWN,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def claims(nodes, number, tmp_path_factory):
+    """The runs of these tests, each beside the chapter's tests/conftest.py, to which a text is added."""
+    runs = Runs(
+        nodes.reaper,
+        course.ROOT / "chapters" / course.chapter(number),
+        tmp_path_factory.mktemp("claims"),
+        {
+            name: [("tests/conftest.py", added), ("tests/test_claim.py", test)]
+            for name, (added, test) in CLAIMS.items()
+        },
+        (*IGNORED, "test_*.py"),
+    )
+    yield runs
+    runs.close()
+
+
+def test_what_celery_does_in_tests(claims):
+    passed, failed, why = claims.outcome("inner tests")
+    wanted = INNER_TESTS.count("\ndef test_")
+    assert not failed and len(passed) == wanted, f"In inner_tests.py {failed} should pass: {why}"
+
+
+def test_without_its_own_ledger_a_test_sees_the_last_one_s(claims):
+    _, _, why = claims.outcome("one ledger")
+    assert "200.0 == 100.0" in why, f"Two entries of 100.0 should be in one ledger; the test said {why!r}."
+
+
+def test_the_ping_needs_an_import(claims):
+    _, failed, why = claims.outcome("no ping")
+    assert failed and "AssertionError" in why, f"start_worker should miss its ping; the test said {why!r}."
+
+
+def test_pytest_celery_has_another_celery_worker(claims):
+    _, _, why = claims.outcome("pytest-celery's")
+    assert "DockerException" in why, f"celery_worker should need Docker; the test said {why!r}."
+    _, failed, why = claims.outcome("Celery's")
+    assert not failed, f"celery.contrib.pytest should bring Celery's fixture back; the test said {why!r}."
+
+
+def run_pytest(folder, *options, **variables):
+    """Run the folder's tests as one types it; return what pytest says."""
+    env = course.environment() | variables
+    words = [course.PROGRAMS / "pytest", "-p", "no:cacheprovider", *options]
+    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"pytest should succeed, and said: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def test_the_same_tests_on_redis(folder, app_under_test):
+    redis = app_under_test.broker
+    said = run_pytest(folder, TEST_REDIS=redis.celeryconfig["host_url"])
+    assert "passed" in said and redis.client.keys("celery-task-meta-*"), (
+        f"With TEST_REDIS, results should be in Redis, and none is there; pytest said: {said}"
+    )
+
+
+def test_containers(request, folder):
+    if not request.config.option.docker:
+        pytest.skip("needs a Docker engine: make test-docker")
+    import containers
+
+    said = run_pytest(folder, "tests/test_containers.py", TEST_IMAGE=containers.IMAGE)
+    assert "1 passed" in said, f"A test should kill a worker in its container, and pytest said: {said}"
