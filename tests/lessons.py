@@ -260,6 +260,7 @@ class Session:
 
     def python(self, block):
         path = self.app.folder / block.label
+        path = path if path.is_file() else ROOT / block.label
         lines = path.read_text().splitlines() if path.is_file() else []
         listed = block.source.strip("\n").splitlines()
         if not any(lines[at : at + len(listed)] == listed for at in range(len(lines))):

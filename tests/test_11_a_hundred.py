@@ -1,0 +1,70 @@
+"""Chapter 11: a hundred requests at once while the worker is restarted, on the page's server as a learner starts it."""
+
+import json
+import sqlite3
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+from course import free_port, wait_until
+from grading import WARM_STOP, ready, task
+from test_11_web import XSUM, Site, folder  # noqa: F401
+
+pytestmark = pytest.mark.skipif(
+    "config.option.docker", reason="the page's server runs on this machine: make test"
+)
+
+
+def serve(app_under_test):
+    """Start the page's server beside the app's workers, and wait until it runs."""
+    port = free_port()
+    node = app_under_test.start("uvicorn", "web:app", "--port", str(port), "--no-access-log")
+    wait_until(lambda: "Uvicorn running" in node.logs() or node.status == "exited", 20)
+    assert node.status == "running", f"uvicorn web:app should start; it ended.\n{node.logs()}"
+    return Site(port)
+
+
+def told(site, path):
+    """Return how far a sum is."""
+    return site.ask(path, seconds=10)[2]
+
+
+@pytest.mark.isolated()
+def test_a_hundred_at_once(app, app_under_test):
+    """Each id that was told ends in its sum. What a worker lost when it was stopped is sent again from the record."""
+    site = serve(app_under_test)
+    [worker] = app_under_test.workers
+    ready(worker)
+    with ThreadPoolExecutor(100) as pool:
+        sending = [pool.submit(site.send, [number, 0.5], 10) for number in range(100)]
+        wait_until(lambda: sum(each.done() for each in sending) > 30, 10)
+        worker.kill("SIGTERM")
+        assert wait_until(lambda: worker.status == "exited", WARM_STOP), "The worker should stop."
+        worker.start()
+        paths = [each.result() for each in sending]
+    left = list(paths)
+
+    def waiting():
+        left[:] = [path for path in left if told(site, path) == {"state": "PENDING"}]
+        return left
+
+    redis = app_under_test.broker.client
+    ready(worker)
+    wait_until(lambda: not redis.llen("celery") and not redis.hlen("unacked"), 20)
+    lost = list(waiting())
+    assert len(lost) <= 2, (
+        f"A worker that is stopped should lose a message or none, it lost {len(lost)} of 100."
+    )
+    with closing(sqlite3.connect(app_under_test.folder / "sums.db")) as db:
+        for path in lost:
+            [numbers] = db.execute("SELECT numbers FROM sums WHERE id = ?", (path[6:],)).fetchone()
+            task(app, XSUM).apply_async((json.loads(numbers),), task_id=path[6:])
+    wait_until(lambda: not waiting(), 5)
+    found = [told(site, path) for path in paths]
+    wrong = [
+        each for number, each in enumerate(found) if each != {"state": "SUCCESS", "result": number + 0.5}
+    ]
+    assert not wrong, (
+        f"Each of a hundred ids should end in its sum; these did not: {Counter(map(str, wrong))}"
+    )

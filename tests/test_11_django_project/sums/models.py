@@ -1,0 +1,12 @@
+"""What is kept in the database."""
+
+from uuid import uuid4
+
+from django.db import models
+
+
+class Sum(models.Model):
+    """A sum that somebody asked for; its id is its task's, too."""
+
+    id = models.UUIDField(primary_key=True, default=uuid4)
+    numbers = models.JSONField()

@@ -1,0 +1,521 @@
+"""Chapter 11: a page that hands sums to the workers, and tells how far they are."""
+
+import asyncio
+import importlib
+import json
+import shutil
+import threading
+import time
+from contextlib import contextmanager
+from html.parser import HTMLParser
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import anyio.to_thread
+import course
+import pytest
+import uvicorn
+from celery import signals
+from celery.result import AsyncResult, denied_join_result
+from course import free_port, wait_until
+from grading import answers, described, has_setting, lists, raises, ready, task
+from kombu.exceptions import OperationalError
+from lessons import Lesson
+
+XSUM = "tasks.math.xsum_request"
+MATH = ["add", "sub", "mul", "divide", "xsum"]
+LEDGER = ["tasks.ledger.enter_request", "tasks.ledger.interest_request"]
+SECONDS = 3  # within which anything is answered
+DOWN = "while Redis is down"
+
+
+@pytest.fixture(scope="module")
+def folder(number, tmp_path_factory):
+    """A copy of the folder under test, so that what it keeps is the tests' own."""
+    original = course.folder(number)
+    ignored = shutil.ignore_patterns("__pycache__", ".*", "*.db*")
+    return shutil.copytree(original, tmp_path_factory.mktemp("copy") / original.name, ignore=ignored)
+
+
+class Site:
+    """The page's server, which runs in threads of this process, so that what it sends can be looked at."""
+
+    def __init__(self, port=None):
+        self.url = f"http://127.0.0.1:{port or free_port()}"
+
+    def ask(self, path, numbers=None, seconds=SECONDS, when=""):
+        """Ask for a path, or post numbers to it; return the status, the headers and what the JSON says."""
+        data = (
+            None
+            if numbers is None
+            else numbers
+            if isinstance(numbers, bytes)
+            else json.dumps(numbers).encode()
+        )
+        request = Request(self.url + path, data, {"Content-Type": "application/json"})
+        what = f"{request.get_method()} {path[:10]}{when and f' {when}'}"
+        try:
+            try:
+                answer = urlopen(request, timeout=seconds)
+            except HTTPError as error:
+                answer = error
+            with answer:
+                return answer.status, answer.headers, told(answer.read())
+        except TimeoutError:
+            raise AssertionError(f"{what} should answer within {seconds} seconds, and didn't.") from None
+        except OSError as error:
+            raise AssertionError(
+                f"{what} should be answered, and this was raised: {described(error)}"
+            ) from None
+
+    def send(self, numbers, seconds=SECONDS):
+        """Post numbers; return the path of the sum, or fail."""
+        status, headers, body = self.ask("/sums", numbers, seconds)
+        what = f"POST /sums with {numbers}"
+        assert status == 202, f"{what} should answer 202, it answered {status} {body}."
+        id = isinstance(body, dict) and body.get("id")
+        assert id and isinstance(id, str), f'{what} should answer {{"id": "..."}}, it answered {body}.'
+        path = headers["Location"]
+        assert path == f"/sums/{id}", f"{what} should have the header Location: /sums/{id}, it has {path!r}."
+        return path
+
+    def tells(self, path, wanted, when):
+        """Fail unless the sum is told like this, once it is no longer told as waiting."""
+        found = self.ask(path)[::2]
+        assert found == (200, wanted), (
+            f"GET {path[:10]}... should answer 200 {json.dumps(wanted)} {when}, it answered {found[0]} {found[1]}."
+        )
+
+    def refuses(self, what, found, status):
+        """Fail unless a call was refused with this status, and a sentence."""
+        assert found[0] == status, (
+            f"{what} should be answered with {status}, it was with {found[0]} {found[2]}."
+        )
+        detail = isinstance(found[2], dict) and found[2].get("detail")
+        assert detail and isinstance(detail, str), (
+            f'{what} should be answered with {{"detail": "..."}}, a sentence; it was with {found[2]}.'
+        )
+
+
+def told(body):
+    """Return what JSON says, or a text where it is none."""
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body.decode(errors="replace")
+
+
+@contextmanager
+def serving(module="web"):
+    """Serve what web.py of the folder under test calls app."""
+    try:
+        served = importlib.import_module(module).app
+    except ImportError as error:
+        raise AssertionError(
+            f"`uvicorn {module}:app` should find an app, and raised {described(error)}"
+        ) from None
+    except AttributeError:
+        raise AssertionError(f"{module}.py should have an app: app = FastAPI().") from None
+    site = Site()
+    port = int(site.url.rpartition(":")[2])
+    server = uvicorn.Server(
+        uvicorn.Config(served, port=port, log_level="critical", timeout_graceful_shutdown=1)
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        wait_until(lambda: server.started or not thread.is_alive(), 10)
+        assert server.started, f"`uvicorn {module}:app` should start, and it doesn't."
+        yield site
+    finally:
+        server.should_exit = True
+        thread.join(5)
+
+
+@pytest.fixture
+def site(app):
+    with serving() as made:
+        yield made
+
+
+@pytest.fixture
+def redis_is(app_under_test):
+    """Stops the app's own Redis and starts it again: redis_is("down"), "up", "frozen"."""
+    broker = app_under_test.broker
+
+    def become(what):
+        if what == "up":
+            broker.start()
+            wait_until(lambda: answers_ping(broker.client), 10)
+        else:
+            broker.kill("SIGKILL" if what == "down" else "SIGSTOP")
+
+    yield become
+
+
+def answers_ping(client):
+    try:
+        return client.ping()
+    except OSError:
+        return False
+    except Exception:  # noqa: BLE001  redis has its own kind
+        return False
+
+
+class Elements(HTMLParser):
+    """The elements of a page, and the ids that its labels are for."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.names, self.labelled, self.fields = set(), set(), []
+        self.feed(text)
+
+    def handle_starttag(self, name, attributes):
+        attributes = dict(attributes)
+        self.names.add(name)
+        if name == "label":
+            self.labelled.add(attributes.get("for"))
+        if name in ("input", "textarea", "progress"):
+            self.fields.append((name, attributes.get("id")))
+
+
+def test_lesson(monkeypatch, folder, lesson, shared, tmp_path):
+    """Another port than the reader's 8000, which may be in use, is in the copy of the lesson and in the environment."""
+    port = free_port()
+    monkeypatch.setenv("UVICORN_PORT", str(port))
+    path = folder / "README.md"
+    path.write_text(path.read_text().replace("127.0.0.1:8000", f"127.0.0.1:{port}"))
+    Lesson(path, shared, tmp_path / "lesson").holds()
+
+
+@pytest.mark.step(
+    "`uvicorn web:app` starts, and `/` is a page with a form, a field with a label, and a progress bar",
+    "a-page",
+)
+@pytest.mark.isolated(count=0)
+def test_page(shared, site):
+    """Copy page.html from the chapter, and answer / with FileResponse("page.html")."""
+    status, headers, text = site.ask("/")
+    kind = headers["Content-Type"] or ""
+    assert status == 200 and kind.startswith("text/html"), (
+        f"/ should answer 200 with HTML, it answered {status} with {kind or 'no type'}."
+    )
+    page = Elements(str(text))
+    missing = {"form", "label", "progress"} - page.names
+    assert not missing, (
+        f"The page at / should have a form, a label and a progress bar; it has no {missing.pop()}."
+    )
+    bare = [name for name, id in page.fields if id not in page.labelled]
+    assert not bare, f"Each field of the page should have a label; the {bare[0]} has none."
+
+
+@pytest.mark.step(
+    '`POST /sums` with `[1, 2.5]` answers 202 at once, with `{"id": …}` and a `Location` that leads to the sum',
+    "send-and-ask",
+)
+@pytest.mark.isolated(count=0)
+def test_send(site, app, app_under_test):
+    """Send with apply_async, which returns at once, and set response.headers["Location"]."""
+    path = site.send([1, 2.5])
+    waiting = app_under_test.broker.client.lrange("celery", 0, -1)
+    names = [json.loads(each)["headers"]["task"] for each in waiting]
+    assert names == [XSUM], f"POST /sums should send one message, for {XSUM}; it sent {names or 'none'}."
+    id = json.loads(waiting[0])["headers"]["id"]
+    assert path == f"/sums/{id}", f"The answer's id should be the task's, {id}; it leads to {path}."
+    assert site.send([1, 2.5]) != path, "Each POST should give an id of its own, two gave the same."
+
+
+@pytest.mark.step('`GET` there answers `{"state": "PENDING"}` while no worker runs', "send-and-ask")
+@pytest.mark.isolated(count=0)
+def test_a_waiting_sum(site):
+    """Look at what the result backend has, and wait for nothing: no get in a request."""
+    site.tells(site.send([1, 2.5]), {"state": "PENDING"}, "while no worker runs")
+
+
+@pytest.mark.step(
+    '`GET` answers `{"state": "SUCCESS", "result": 3.5}` when the worker has done it', "send-and-ask"
+)
+def test_a_sum(celery_setup, site):
+    """meta["status"] and meta["result"] of celery.backend.get_task_meta(id)."""
+    path = site.send([1, 2.5])
+    wait_until(lambda: site.ask(path)[2] != {"state": "PENDING"}, 8)
+    site.tells(path, {"state": "SUCCESS", "result": 3.5}, "when a worker has done it")
+
+
+@pytest.mark.step(
+    '`GET` answers `{"state": "PROGRESS", "result": {"done": 1, "of": 4}}` while it runs', "send-and-ask"
+)
+@pytest.mark.isolated(count=0)
+def test_a_sum_in_progress(site, app):
+    """What xsum_request passes to update_state is the result while the state is PROGRESS."""
+    path = site.send([1, 2, 3, 4])
+    app.backend.store_result(path[6:], {"done": 1, "of": 4}, "PROGRESS")
+    site.tells(path, {"state": "PROGRESS", "result": {"done": 1, "of": 4}}, "when one of four is done")
+
+
+@pytest.mark.step(
+    '`GET` answers `{"state": "FAILURE"}` when it has failed, and doesn\'t show the exception', "a-failure"
+)
+@pytest.mark.isolated(count=0)
+def test_a_sum_that_failed(site, app):
+    """The result is the exception then. Give the result only for PROGRESS and SUCCESS."""
+    path = site.send([1, 2])
+    app.backend.mark_as_failure(path[6:], ValueError("what isn't a visitor's"))
+    site.tells(path, {"state": "FAILURE"}, "when it has failed")
+
+
+@pytest.mark.step("an id that never was is answered with 404", "an-id-that-never-was")
+@pytest.mark.isolated(count=0)
+def test_an_id_that_never_was(site):
+    """Keep each id yourself before you send: Celery says PENDING for any id."""
+    site.send([1])
+    for id in "nothing", "11111111-2222-4333-8444-555555555555":
+        site.refuses(f"GET /sums/{id}, an id that never was,", site.ask(f"/sums/{id}"), 404)
+
+
+@pytest.mark.step(
+    "what isn't a list of finite numbers, or has none or more than 1000, is answered with 422 and never sent",
+    "bad-input",
+)
+@pytest.mark.isolated(count=0)
+def test_bad_input(site, app_under_test):
+    """Field(ge=-1e15, le=1e15) for a number, min_length and max_length for the list; answer a RequestValidationError yourself."""
+    bodies = [
+        b'["four"]',
+        b"[]",
+        b'{"a": 1}',
+        b"[1",
+        b"[1e400]",
+        b"[NaN]",
+        b'["inf"]',
+        b"[[1]]",
+        str([1] * 1001).encode(),
+    ]
+    for body in bodies:
+        what = f"POST /sums with {body[:20].decode()}{'...' * (len(body) > 20)}"
+        site.refuses(what, site.ask("/sums", body), 422)
+        sent = app_under_test.broker.client.llen("celery")
+        assert not sent, f"{what} should send nothing, it sent {sent} message."
+
+
+@pytest.mark.step("the record of a sum is committed before its message is sent", "an-id-that-never-was")
+@pytest.mark.isolated(count=0)
+def test_the_message_comes_after_the_commit(site, app):
+    """`with db:` commits at its end. Send after it."""
+    found = []
+
+    def look(headers, **_):
+        found.append(site.ask(f"/sums/{headers['id']}")[0])
+
+    signals.before_task_publish.connect(look)
+    try:
+        site.send([1, 2])
+    finally:
+        signals.before_task_publish.disconnect(look)
+    assert found == [200], (
+        f"When the message is sent, GET of its id should answer 200, as its record is committed; it answered {found[0]}."
+    )
+
+
+@pytest.mark.step(
+    "a sum whose result Redis has forgotten, after `result_expires` seconds, is answered with 410",
+    "a-result-that-expired",
+)
+@pytest.mark.isolated(count=0)
+def test_an_expired_result(app, monkeypatch):
+    """Keep the time beside the id; PENDING means expired when it is longer ago than app.conf.result_expires."""
+    monkeypatch.setitem(app.conf, "result_expires", 0.001)
+    with serving() as site:
+        path = site.send([1])
+        time.sleep(0.01)
+        site.refuses("GET of a sum whose result has expired", site.ask(path), 410)
+        app.backend.store_result(path[6:], 1.0, "SUCCESS")
+        site.tells(path, {"state": "SUCCESS", "result": 1.0}, "as long as Redis has the result")
+
+
+@pytest.mark.step(
+    "while Redis is down, both answer 503 within three seconds; once it is back, all is well",
+    "when-redis-is-down",
+)
+@pytest.mark.isolated(count=0, server=True)
+def test_redis_is_down(site, redis_is):
+    """Settings of the web process alone limit how often it tries, and for how long; an exception handler answers."""
+    path = site.send([1])
+    redis_is("down")
+    for _ in range(2):
+        site.refuses("POST /sums while Redis is down", site.ask("/sums", [1, 2], when=DOWN), 503)
+        site.refuses("GET of a sum while Redis is down", site.ask(path, when=DOWN), 503)
+    redis_is("up")
+    site.tells(site.send([1, 2]), {"state": "PENDING"}, "once Redis is back")
+    redis_is("down")
+    redis_is("up")
+    site.tells(site.send([1, 2]), {"state": "PENDING"}, "after Redis was restarted")
+
+
+@pytest.mark.step("the tasks and the settings of chapter 10 are still there", "a-page")
+def test_what_chapter_10_had(celery_setup, worker, app):
+    """Nothing else changes in this chapter."""
+    lists(worker, [*LEDGER, *(f"tasks.math.{name}_request" for name in MATH)])
+    for name in ("task_acks_late", "task_reject_on_worker_lost"):
+        has_setting(app, name, True)
+    has_setting(app, "result_expires", 3600)
+    has_setting(app, "broker_transport_options", {"visibility_timeout": 3600})
+    answers(app, "tasks.math.add_request", (4, 4), 8)
+
+
+# What follows is about Celery itself, and about Redis.
+
+
+@pytest.mark.isolated(count=0)
+def test_state_and_result_are_two_looks(site, app, monkeypatch):
+    """Between them the sum may finish: the state is the old one then, and the result the new."""
+    path, found = site.send([1, 2]), []
+    on_its_way = {"status": "PROGRESS", "result": {"done": 1, "of": 2}, "traceback": None, "children": []}
+    done = on_its_way | {"status": "SUCCESS", "result": 3.0}
+    # Each thread has a backend of its own.
+    monkeypatch.setattr(
+        type(app.backend),
+        "_get_task_meta_for",
+        lambda *_: found.append(1) or (done if found[1:] else on_its_way),
+    )
+    result = AsyncResult(path[6:], app=app)
+    two = result.state, result.result
+    assert two == ("PROGRESS", 3.0), f"Two looks should find what doesn't fit together, they found {two}."
+    found.clear()
+    site.tells(path, {"state": "PROGRESS", "result": {"done": 1, "of": 2}}, "at one look")
+
+
+@pytest.mark.isolated(count=0)
+def test_celery_says_pending_for_any_id(app):
+    found = AsyncResult("nothing", app=app).state
+    assert found == "PENDING", f"Celery should say PENDING for an id that never was, it says {found}."
+
+
+@pytest.mark.isolated(count=0)
+def test_no_request_waits(site, app):
+    """In the server's process, get raises at once, and a message that is sent subscribes to nothing."""
+    id = site.send([1, 2])[6:]
+    with raises(RuntimeError, "get should raise RuntimeError in the process of the page's server"):
+        AsyncResult(id, app=app).get(timeout=1)
+    listening = app.backend.client.pubsub_numsub(app.backend.get_key_for_task(id))[0][1]
+    assert not listening, f"The page's server should not subscribe to its results, {listening} of it does."
+
+
+@pytest.mark.isolated(count=0)
+def test_delay_subscribes_where_get_may_follow(app):
+    result = task(app, XSUM).delay([1, 2])
+    listening = app.backend.client.pubsub_numsub(app.backend.get_key_for_task(result.id))[0][1]
+    assert listening == 1, f"delay should subscribe to the result once, {listening} do."
+
+
+@pytest.mark.isolated(count=0)
+def test_a_sum_that_no_worker_took_in_time_is_cancelled(app, app_under_test, monkeypatch):
+    """The message expires when its result would."""
+    monkeypatch.setitem(app.conf, "result_expires", 0.2)
+    with serving() as site:
+        path = site.send([1])
+        time.sleep(0.2)
+        ready(app_under_test.add_worker(["--without-mingle", "--without-gossip"]))
+        wait_until(lambda: site.ask(path)[2] == {"state": "REVOKED"}, 5)
+        site.tells(path, {"state": "REVOKED"}, "when no worker took it in time")
+
+
+@pytest.mark.isolated(count=0, server=True)
+def test_redis_is_down_when_the_page_starts(app, app_under_test, redis_is):
+    redis_is("down")
+    with serving() as site:
+        site.refuses("POST /sums while Redis is down", site.ask("/sums", [1, 2]), 503)
+        redis_is("up")
+        site.tells(site.send([1, 2]), {"state": "PENDING"}, "once Redis is there")
+
+
+@pytest.mark.isolated(count=0, server=True)
+def test_redis_is_frozen(site, redis_is):
+    """It accepts a connection, and says nothing."""
+    path = site.send([1])
+    redis_is("frozen")
+    site.refuses("POST /sums while Redis doesn't answer", site.ask("/sums", [1, 2]), 503)
+    site.refuses("GET of a sum while Redis doesn't answer", site.ask(path), 503)
+
+
+@pytest.mark.isolated(count=0, server=True)
+def test_celery_tries_for_twenty_seconds_otherwise(app, redis_is, monkeypatch):
+    """As long as delay would subscribe to the result: the time is counted and not waited for."""
+    naps = []
+    monkeypatch.setattr("kombu.utils.functional.sleep", naps.append)
+    redis_is("down")
+    with raises(Exception, "delay should give up when Redis is down"):
+        task(app, XSUM).delay([1, 2])
+    assert 18 <= sum(naps) <= 22, (
+        f"delay should try for about 20 seconds when Redis is down, it slept {sum(naps)}."
+    )
+
+
+def test_forty_visitors_who_wait_take_all_threads():
+    async def count():
+        return anyio.to_thread.current_default_thread_limiter().total_tokens
+
+    found = asyncio.run(count())
+    assert found == 40, f"FastAPI should run each def in one of 40 threads, it has {found}."
+
+
+@pytest.mark.isolated(count=0)
+def test_the_page_has_no_pages_that_load_from_elsewhere(site):
+    for path in "/docs", "/redoc", "/openapi.json":
+        status, _, _ = site.ask(path)
+        assert status == 404, f"{path} should be answered with 404, it was with {status}."
+
+
+@contextmanager
+def redis_that_keeps_one_waiting(site, redis_is):
+    """Freeze Redis, and have somebody send a sum, which takes a second to fail."""
+    redis_is("frozen")
+    sender = threading.Thread(target=site.ask, args=("/sums", [1, 2]))
+    sender.start()
+    time.sleep(0.2)
+    yield
+    sender.join()
+
+
+@pytest.mark.isolated(count=0, server=True)
+def test_others_are_answered_while_one_waits_for_redis(site, redis_is):
+    site.send([1])
+    with redis_that_keeps_one_waiting(site, redis_is):
+        begin = time.monotonic()
+        site.ask("/")
+        seconds = time.monotonic() - begin
+    assert seconds < 0.6, (
+        f"/ should be answered while another request waits for Redis, it took {seconds:.1f} s."
+    )
+
+
+@pytest.mark.isolated(count=0, server=True)
+def test_an_async_def_keeps_all_others_waiting(app, folder, redis_is):
+    text = (folder / "web.py").read_text()
+    (folder / "web_async.py").write_text(text.replace("\ndef send(", "\nasync def send("))
+    with serving("web_async") as site:
+        site.send([1])
+        with redis_that_keeps_one_waiting(site, redis_is):
+            begin = time.monotonic()
+            site.ask("/")
+            seconds = time.monotonic() - begin
+    (folder / "web_async.py").unlink()
+    assert seconds > 0.6, (
+        f"An async def should keep / waiting while it waits for Redis, it took {seconds:.1f} s."
+    )
+
+
+@pytest.mark.isolated(count=0, server=True)
+def test_connecting_to_a_broker(app, redis_is, monkeypatch):
+    """Where nothing limits it, Celery 5.1 tries for ever, with pauses that are counted here and not waited for."""
+    naps = []
+
+    def sleep(seconds):
+        naps.append(seconds)
+        assert sum(naps) < 3600, "It goes on for an hour."
+
+    monkeypatch.setattr("kombu.utils.functional.sleep", sleep)
+    redis_is("down")
+    kind = AssertionError if course.STACK == "pinned" else OperationalError
+    with denied_join_result(), raises(kind, f"delay should raise {kind.__name__} when the broker is down"):
+        task(app, XSUM).delay([1, 2])
