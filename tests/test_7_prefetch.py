@@ -68,6 +68,7 @@ def test_with_early_acknowledgement_a_process_holds_one_more(celery_setup, app, 
         result.forget()
 
 
+@pytest.mark.row("A prefetch of 1")
 @pytest.mark.isolated(slow_tasks=True, args=ONE_BY_ONE)
 def test_what_a_prefetch_of_1_costs(celery_setup, app):
     begin = time.monotonic()
