@@ -507,8 +507,10 @@ def stopped(nodes, folder):
     }
     alone = ["-c", "1", "--without-mingle", "--without-gossip"]
     settings = {"broker_url": DEAD, "broker_connection_retry_on_startup": False}
-    options = {"args": alone, "without": ["CELERY_BROKER_URL"]}
-    lonely = AppUnderTest(nodes, folder, env={"TWO_SETTINGS": json.dumps(settings)}, **options)
+    options = {"args": alone}
+    lonely = AppUnderTest(
+        nodes, folder, env={"TWO_SETTINGS": json.dumps(settings), "CELERY_BROKER_URL": None}, **options
+    )
     made = {
         name: AppUnderTest(nodes, folder, args=alone, env={"TWO_SETTINGS": json.dumps(settings)})
         for name, (_, settings) in ways.items()
