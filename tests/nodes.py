@@ -121,7 +121,8 @@ class ServerContainer(ProcessContainer):
 
     @property
     def client(self):
-        return StrictRedis.from_url(self.celeryconfig["url"], decode_responses=True)
+        # redis 8 waits 5 seconds, which is too short for 10 MB on a busy machine.
+        return StrictRedis.from_url(self.celeryconfig["url"], decode_responses=True, socket_timeout=30)
 
 
 class WorkerProcess(ProcessContainer):

@@ -280,6 +280,9 @@ def running(app, seconds):
 @SLOWLY
 def test_revoke(celery_setup, app, redis):
     """Of a running task, nothing; of one that waits, its turn; with terminate, the process."""
+    app.control.time_limit(
+        "slow.nap", hard=1, reply=True, timeout=10, limit=1
+    )  # answers ok, and changes nothing
     first, second = running(app, 2), app.tasks["slow.nap"].delay(0)
     wait_until(lambda: redis.hlen("unacked") == 2, 5)
     first.revoke()
@@ -440,64 +443,104 @@ def test_flower(celery_setup, app, app_under_test):
         ours = [each for each in (psutil.Process(node.process.pid), *children)]
         ips = {each.laddr.ip for one in ours for each in one.net_connections() if each.status == "LISTEN"}
         assert ips == {"127.0.0.1"}, f"Flower should listen on loopback alone, it listens on {ips}."
-        scraped(address)
     assert node.status == "exited" and not any(each.is_running() for each in ours), (
         "Ctrl-C should end it all."
     )
 
 
-def scraped(address):
-    """Let Debian's tools look at the metrics, where they are installed."""
-    if promtool := shutil.which("promtool"):
-        _, text = page(f"{address}/metrics")
-        done = subprocess.run(
-            [promtool, "check", "metrics"], input=text, capture_output=True, text=True, check=False
-        )
-        assert "error" not in done.stderr.lower(), f"promtool should accept the metrics: {done.stderr}"
+def test_flower_listens_everywhere_by_default():
+    options = importlib.import_module("flower.options").options
+    assert options.address == "", (
+        f"Flower's own address should be none in particular, it is {options.address}."
+    )
 
 
-@pytest.mark.isolated(args=["-E", "-c", "1", *ALONE], slow_tasks=True)
+@pytest.mark.isolated(args=["-E", *ALONE])
 @processes
-@pytest.mark.parametrize("allowed", ["", "true"], ids=["by default", "allowed"])
-def test_flower_in_a_browser(celery_setup, app, app_under_test, allowed):
-    """A worker is listed, a task is found by its id, and a running one is revoked if Flower may."""
+def test_prometheus_scrapes_flower(celery_setup, app, app_under_test, tmp_path):
+    """Debian's prometheus, where it is installed."""
+    prometheus = shutil.which("prometheus") or pytest.skip("it needs Debian's package prometheus")
+    port, settings = free_port(), tmp_path / "prometheus.yml"
+    with flower(app_under_test) as (address, _):
+        job = {"job_name": "flower", "static_configs": [{"targets": [address.removeprefix("http://")]}]}
+        settings.write_text(json.dumps({"global": {"scrape_interval": "1s"}, "scrape_configs": [job]}))
+        files = [f"--config.file={settings}", f"--storage.tsdb.path={tmp_path}"]
+        node = app_under_test.start(prometheus, f"--web.listen-address=127.0.0.1:{port}", *files)
+        query = f"http://127.0.0.1:{port}/api/v1/query?query=flower_worker_online"
+        assert wait_until(lambda: '"1"]' in page(query)[1], 20), (
+            f"It should be 1: {page(query)}, {node.logs()}"
+        )
+
+
+@pytest.fixture
+def browser():
+    """A browser that is installed, driven by Playwright; both are there for `make test-browser`."""
     reason = "it needs Playwright and a browser: make test-browser"
     playwright = pytest.importorskip("playwright.sync_api", reason=reason)
-    browsers = ["chromium", "chromium-browser", "google-chrome"]
-    installed = next(filter(None, map(shutil.which, browsers)), None) or pytest.skip(reason)
+    names = ["chromium", "chromium-browser", "google-chrome"]
+    installed = next(filter(None, map(shutil.which, names)), None) or pytest.skip(reason)
+    with playwright.sync_playwright() as driver:
+        yield driver.chromium.launch(executable_path=installed), playwright.expect
+
+
+@pytest.mark.isolated(count=0, copy=True)
+@processes
+@pytest.mark.parametrize("how", ["with a password", "by default", "if it may"])
+def test_flower_in_a_browser(browser, app, app_under_test, how):
+    """A worker is listed, a task is found by its id, and one that runs is revoked, if Flower may."""
+    browser, expect = browser
+    math = app_under_test.folder / "libs/math.py"
+    slow = re.sub(
+        r"^( +)(result \+= .*)$",
+        r'\1__import__("time").sleep(number)\n\1\2',
+        math.read_text(),
+        flags=re.MULTILINE,
+    )
+    assert "sleep(number)" in slow, "libs/math.py should add in a loop, with `result += `."
+    math.write_text(slow)
+    ready(app_under_test.add_worker(["-E", "-c", "1", *ALONE]))
     [name] = app.control.inspect(timeout=10, limit=1).ping()
-    variables = {"FLOWER_UNAUTHENTICATED_API": allowed} if allowed else {}
-    with flower(app_under_test, **variables) as (address, _), playwright.sync_playwright() as driver:
-        page = driver.chromium.launch(executable_path=installed).new_page(
-            viewport={"width": 1000, "height": 430}
-        )
-        expect, wrong = playwright.expect, []
-        page.on("request", lambda request: request.url.startswith(address) or wrong.append(request.url))
+    variables = {
+        "by default": {},
+        "if it may": {"FLOWER_UNAUTHENTICATED_API": "true"},
+        "with a password": {"FLOWER_BASIC_AUTH": "me:secret"},
+    }[how]
+    with flower(app_under_test, **variables) as (address, _):
+        user = {"http_credentials": {"username": "me", "password": "secret"}} if "password" in how else {}
+        page, strangers = browser.new_page(viewport={"width": 1100, "height": 390}, **user), []
+        page.on("request", lambda request: request.url.startswith(address) or strangers.append(request.url))
         page.on("dialog", lambda dialog: dialog.accept())
         page.goto(address)
         expect(page.get_by_role("link", name=name)).to_be_visible()
-        answers(app, NAME, ([1, 2, 3],), 6)
+        answers(app, NAME, ([0, 1],), 1)
         failing = task(app, "tasks.math.divide_request").delay(1, 0)
-        napping, waiting = running(app, 300), app.tasks["slow.nap"].delay(0)
-        wait_until(lambda: failing.state == "FAILURE", 5)
+        runs, waits = task(app, NAME).delay([1, 2, 300]), task(app, NAME).delay([4, 5])
+        wait_until(lambda: runs.state == "PROGRESS", 5)
+
+        def row(result):
+            return page.get_by_role("row").filter(has_text=result.id)
+
         page.goto(f"{address}/tasks")
-        for result, state in ((failing, "FAILURE"), (napping, "STARTED"), (waiting, "RECEIVED")):
-            row = page.get_by_role("row").filter(has_text=result.id)
-            expect(row).to_contain_text(state)
+        for result, state in ((failing, "FAILURE"), (runs, "STARTED"), (waits, "RECEIVED")):
+            expect(row(result)).to_contain_text(state)
         if picture := os.environ.get("PICTURE"):
-            page.screenshot(path=picture)
-        page.get_by_role("link", name=napping.id).click()
-        expect(page.get_by_text("slow.nap").first).to_be_visible()
+            page.screenshot(path=ROOT / picture)
+        page.get_by_role("searchbox").fill(runs.id)
+        expect(row(failing)).to_have_count(0)
+        expect(row(runs)).to_be_visible()
+        page.goto(f"{address}/task/{waits.id}")
+        expect(page.get_by_role("button", name="Revoke")).to_be_visible()
+        page.goto(f"{address}/task/{runs.id}")
         page.get_by_role("button", name="Terminate").click()
-        refused = not OLD and not allowed
-        expect(page.get_by_text("FLOWER_UNAUTHENTICATED_API" if refused else "Revoked").first).to_be_visible()
-        if refused:
-            assert not napping.ready(), (
-                "Flower 2 should not revoke a task, unless FLOWER_UNAUTHENTICATED_API is set."
-            )
+        if "password" in how if OLD else how == "by default":
+            expect(
+                page.get_by_text("auth is enabled" if OLD else "FLOWER_UNAUTHENTICATED_API").first
+            ).to_be_visible()
+            assert not runs.ready(), f"Flower should not revoke a task {how}."
         else:
+            expect(page.get_by_text(re.compile("Revoked .")).first).to_be_visible()
             with raises(
-                TaskRevokedError, "A task that was terminated in Flower should raise TaskRevokedError"
+                TaskRevokedError, f"A task that Flower terminates ({how}) should raise TaskRevokedError"
             ):
-                fetched(napping)
-        assert not wrong, f"Flower's pages should load nothing from elsewhere: {wrong}"
+                fetched(runs)
+        assert not strangers, f"Flower's pages should load nothing from elsewhere: {strangers}"

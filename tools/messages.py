@@ -110,7 +110,7 @@ def watch(url):
     """Print what travels through a database, for ever; goes on after a restart of the server."""
     # With less than a megabyte at a time, redis-py reads a message of 10 MB for several seconds.
     options = {"encoding_errors": "replace", "decode_responses": True, "socket_read_size": 2**20}
-    client = redis.Redis.from_url(url, **options)
+    client = redis.Redis.from_url(url, socket_timeout=None, **options)  # redis 8 waits 5 seconds otherwise
     database = client.connection_pool.connection_kwargs.get("db") or 0
     monitor, begin, lost = Watch(), None, False
     while True:
