@@ -76,6 +76,8 @@ test-resilience: setup setup-test ## kill, interrupt and damage things, and see 
 	$(PYTEST) tests/resilience --dist load $(ARGS)
 bench: setup-test ## compare the course with what you would type without it (ARGS="start" for one figure)
 	$(RUN) tools/bench.py $(ARGS)
+picture: setup-test
+	@PICTURE=write $(ENV)/bin/python -m pytest -n 0 tests/test_1_picture.py
 site: setup-site ## build the course as web pages in .course/site-pages
 	@.venv-site/bin/python tools/site/build.py
 site-serve: site ## build it, and show it on 127.0.0.1:8000
@@ -117,4 +119,4 @@ tags:
 carry:
 	@sh tools/carry.sh "$$FROM"
 
-.PHONY: help messages logs down redis stop test test-docker test-browser test-resilience bench site site-serve site-test setup setup-web setup-test setup-site lint clean lock audit tags carry
+.PHONY: help messages logs down redis stop test test-docker test-browser test-resilience bench picture site site-serve site-test setup setup-web setup-test setup-site lint clean lock audit tags carry

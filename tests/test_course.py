@@ -41,6 +41,8 @@ def test_what_a_page_names_is_there(path):
     for target in re.findall(r"make (?:[A-Z_]+=\S+ )*([a-z]\S*)", "\n".join(typed)):
         assert target in targets, f"{where}: `make {target}` should be a target of the Makefile."
     for link in re.findall(r"\]\(([^)\s:]+)\)", prose):
+        # A badge is a workflow's.
+        link = re.sub(r"^\.\./\.\./actions(/workflows/\w+\.yml).*", r"/.github\1", link)
         name, _, anchor = link.partition("#")
         target = ROOT / name[1:] if name.startswith("/") else path.parent / name if name else path
         assert target.exists(), f"{where}: the link {link} should lead to a file."
@@ -102,6 +104,10 @@ def test_a_misspelt_directive_is_told(tmp_path):
 
 def test_requirements_are_current():
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    stacks = re.findall(r"celery(?:\[redis\])?==(\d+\.\d+)", "\n".join(groups["pinned"] + groups["latest"]))
+    versions = " and ".join(stacks)
+    for page, text in (("README.md", f"![Celery {versions}]"), ("docs/celery.svg", f">{versions}<")):
+        assert text in (ROOT / page).read_text(), f"The badge in {page} should say {versions}."
     listed = PIN.findall((ROOT / "requirements.txt").read_text())
     locked = PIN.findall((ROOT / "tools/locks/pinned-test.txt").read_text())
     assert listed == locked, (

@@ -1,10 +1,10 @@
-"""Sphinx's settings for the site, and what becomes of a lesson's directives, diagrams and links."""
+"""Sphinx's settings for the site, and what becomes of a lesson's labels, directives, diagrams and links."""
 
 import re
 from pathlib import Path
 
 import mermaidx
-from build import BEFORE, CHAPTERS, changes, number
+from build import BEFORE, CHAPTERS, number
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
@@ -29,9 +29,11 @@ html_use_index = False
 html_copy_source = False
 html_show_copyright = False
 pygments_dark_style = "a11y-high-contrast-dark"
+GREEN = {"color-brand-primary": "#2f6b1f", "color-brand-content": "#2b6419", "color-brand-visited": "#2b6419"}
+LIGHT_GREEN = dict.fromkeys(GREEN, "#9bd17f")
 html_theme_options = {
-    "light_css_variables": {"color-brand-primary": "#2f6b1f", "color-brand-content": "#2b6419"},
-    "dark_css_variables": {"color-brand-primary": "#9bd17f", "color-brand-content": "#9bd17f"},
+    "light_css_variables": GREEN | {"diagram": "none"},
+    "dark_css_variables": LIGHT_GREEN | {"diagram": "invert(1) hue-rotate(180deg)"},
 }
 
 # What is typed is copied, without the prompt; a log, a list and a difference are for reading.
@@ -45,89 +47,99 @@ DIAGRAMS = {
     "xyChart": {"width": 350, "height": 260},
     "flowchart": {"htmlLabels": True, "rankSpacing": 35, "nodeSpacing": 25, "padding": 8},
 }
-# What keyboards and screen readers miss in Furo's pages.
+# What keyboards and screen readers miss in Furo's pages. The lists of pages and headings come after the text, for keyboards.
 REPAIRS = {
-    "<pre>": '<pre tabindex="0">',
     '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
     '<p class="caption" role="heading">': '<p class="caption" role="heading" aria-level="2">',
-    '<aside class="sidebar-drawer">': '<aside class="sidebar-drawer" aria-label="The course">',
     '<aside class="toc-drawer': '<aside aria-label="This page" class="toc-drawer',
     '<div id="search-results">': '<h1>Search</h1><div id="search-results">',
 }
+DRAWER = re.compile(r'( *<aside class="sidebar-drawer")(>.*?</aside>\n)(.*</aside>\n  </div>\n)', re.DOTALL)
+# The front page and the lessons: previous and next lead through these alone.
+LESSON = re.compile(r"(^|/)README(\.html)?$")
+# What a chapter has, in the order of the links above it.
+VIEWS = {"README": "Lesson", "difference": "What changed", "files": "Files"}
 
 
 def html(text):
     return nodes.raw("", text, format="html")
 
 
-class Lesson(SphinxTransform):
-    """A listing's label becomes its caption, directives vanish; a link to a file leads to the page of files."""
+class Blocks(SphinxTransform):
+    """A block's label becomes its caption, directives vanish; a link to a file leads to the page of files."""
 
     default_priority = 400
 
     def apply(self):
-        *_, folder, page = ["", *self.env.docname.split("/")]
-        chapter = folder if page == "README" and folder in CHAPTERS else None
-        changed = {change.new: change.hunks for change in changes(chapter)} if chapter else {}
         for node in list(self.document.findall(nodes.Element)):
             if isinstance(node, nodes.raw) and "<!--" in node.astext():
                 node.replace_self(html(re.sub("<!--.*?-->", "", node.astext(), flags=re.DOTALL)))
             elif node.get("language") == "mermaid":
-                node.replace_self(pictures(node))
-            elif isinstance(node, nodes.literal_block) and chapter:
-                label = node.parent[node.parent.index(node) - 1]
-                if node["language"] == "python":
-                    # What changed, once for each file, below its first listing.
-                    listed = label.astext().removeprefix(f"chapters/{chapter}/")
-                    label.parent.remove(label)
-                    self.caption(node, f"files.html#{nodes.make_id(listed)}", listed, changed.pop(listed, ""))
-                for other in BEFORE:
-                    if f"make chapter-{number(other)}-diff" in node.astext():
-                        self.caption(node, f"../{other}/difference.html", "What changed, on a page")
+                node.replace_self(picture(node))
+            elif isinstance(node, nodes.literal_block):
+                self.caption(node)
             elif isinstance(node, addnodes.download_reference):
                 self.lead_to_page(node)
-        if chapter:
-            ways = '<a href="files.html">The files of this chapter</a>'
-            if chapter in BEFORE:
-                ways = f'<a href="difference.html">What changed since the chapter before</a> · {ways}'
-            self.document.next_node(nodes.section).insert(1, html(f"<p>{ways}</p>"))
 
-    def caption(self, block, target, text, hunks=""):
-        """Put a link above a block, and what changed, folded, below it."""
-        around = [html(f'<div class="code-block-caption"><a href="{target}">{text}</a></div>'), block]
-        if hunks:
-            summary = html("<details><summary>What changed in this file since the chapter before</summary>")
-            around += [summary, nodes.literal_block(hunks, hunks, language="diff"), html("</details>")]
-        siblings, place = block.parent, block.parent.index(block)
-        siblings[place : place + 1] = around
+    def caption(self, block):
+        """Make one box of a block and of the label above it, a word or a file's path in bold."""
+        label = block.parent[max(block.parent.index(block) - 1, 0)]
+        if not (isinstance(label, nodes.paragraph) and len(label) == 1 and isinstance(label[0], nodes.strong)):
+            return
+        path = Path(label.astext())
+        kind = "file" if label.next_node(nodes.literal) else nodes.make_id(label.astext())
+        text = label[0].children
+        if block["language"] in ("python", "yaml") and path.parts[0] == "chapters":
+            text = [nodes.reference("", "", *text, refuri=self.page_of(path))]
+        elif "Traceback (" in block.astext() and block["language"] == "text":
+            block["language"] = "pytb"
+        label.parent.remove(label)
+        box = nodes.container(literal_block=True, classes=["literal-block-wrapper", "terminal", kind])
+        block.replace_self(box)
+        box += [nodes.caption("", "", *text), block]
+
+    def page_of(self, path):
+        """Return the place of a chapter's file on the page of its files."""
+        page = self.app.builder.get_relative_uri(self.env.docname, f"chapters/{path.parts[1]}/files")
+        return f"{page}#{nodes.make_id('/'.join(path.parts[2:]))}"
 
     def lead_to_page(self, link):
         path = Path(self.env.relfn2path(link["reftarget"], self.env.docname)[0])
         if path.parts[0] == "chapters":
-            chapter, name = path.parts[1], "/".join(path.parts[2:])
-            page = self.app.builder.get_relative_uri(self.env.docname, f"chapters/{chapter}/files")
-            link.replace_self(nodes.reference("", "", *link, refuri=f"{page}#{nodes.make_id(name)}"))
+            link.replace_self(nodes.reference("", "", *link, refuri=self.page_of(path)))
 
 
-def pictures(diagram):
-    """Return a Mermaid diagram as two pictures, of which the page shows the one for its colours."""
-    shown = ""
-    for scheme, theme in (("light", "default"), ("dark", "dark")):
-        try:
-            svg = mermaidx.render(diagram.astext(), theme=theme, config=DIAGRAMS).svg()
-        except RuntimeError as error:
-            logging.getLogger(__name__).warning("This diagram cannot be drawn: %s", error, location=diagram)
-            break
-        svg = svg.replace("my-svg", f"diagram-{diagram.line}-{scheme}")
-        # Sphinx marks a found word, but cannot do so in these.
-        svg = re.sub("<(title|desc|style)", r'<\1 class="nohighlight"', svg)
-        shown += f'<div class="diagram only-{scheme}">{svg}</div>'
-    return html(shown)
+def picture(diagram):
+    """Return a Mermaid diagram as a picture."""
+    try:
+        svg = mermaidx.render(diagram.astext(), theme="default", config=DIAGRAMS).svg()
+    except RuntimeError as error:
+        logging.getLogger(__name__).warning("This diagram cannot be drawn: %s", error, location=diagram)
+        return html("")
+    svg = svg.replace("my-svg", f"diagram-{diagram.line}")
+    # Sphinx marks a found word, but cannot do so in these.
+    svg = re.sub("<(title|desc|style)", r'<\1 class="nohighlight"', svg)
+    return html(f'<div class="diagram">{svg}</div>')
+
+
+def surround(app, page, template, context, doctree):
+    """Put links to a chapter's views above each of them, and keep previous and next to the lessons."""
+    for way in ("prev", "next"):
+        if context.get(way) and not (LESSON.search(page) and LESSON.search(context[way]["link"])):
+            context[way] = None
+    *_, chapter, view = ["", *page.split("/")]
+    if chapter in CHAPTERS:
+        links = ""
+        for name, text in VIEWS.items():
+            if name != "difference" or chapter in BEFORE:
+                current = ' aria-current="page"' if name == view else ""
+                links += f'<a href="{name}.html"{current}>{text}</a>'
+        context["body"] = f'<nav class="views" aria-label="Chapter {number(chapter)}">{links}</nav>{context["body"]}'
 
 
 def repair(app, failure):
     for page in [] if failure else app.outdir.rglob("*.html"):
-        text = page.read_text()
+        text = DRAWER.sub(r'\3\1 aria-label="The course"\2', page.read_text())
         for old, new in REPAIRS.items():
             text = text.replace(old, new)
         page.write_text(text)
@@ -136,5 +148,6 @@ def repair(app, failure):
 
 
 def setup(app):
-    app.add_transform(Lesson)
+    app.add_transform(Blocks)
+    app.connect("html-page-context", surround)
     app.connect("build-finished", repair)

@@ -1,0 +1,84 @@
+"""README's picture: what three terminals show of the lesson's first call. `make picture` draws it again."""
+
+import doctest
+import os
+import re
+
+from course import ROOT, wait_until
+from grading import ready
+from lessons import Run, Session
+from pygments import highlight
+from pygments.formatters import SvgFormatter
+from pygments.lexers import PythonConsoleLexer, TextLexer
+
+PICTURE = ROOT / "docs" / "picture.svg"
+# What differs from run to run, and what it becomes.
+NORMAL = {
+    r"\b([0-9a-f]{8})(-[0-9a-f]{4}){3}-[0-9a-f]{12}": r"\1",  # an id is cut to what `make messages` shows of it
+    r"\d{4}-\d\d-\d\d [\d:]+[.,]\d+": "12:00:00",
+    r"^ *\d+\.\d+  ": "",
+    r"in \d\.\d+s": "in 0.001s",
+    r"ForkPoolWorker-\d+": "ForkPoolWorker-1",
+}
+STYLE, WIDTH, STEP = "github-dark", 730, 21
+FRAME = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" fill="#e6edf3"
+ font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, monospace" font-size="14">
+{panes}</svg>
+"""
+PANE = """<rect x="1" y="{top}" width="{width}" height="{height}" rx="6" fill="#0d1117" stroke="{colour}"/>
+<text x="14" y="{title}" fill="{colour}"><tspan font-weight="bold">{label}</tspan> · {command}</text>
+{lines}"""
+COLOURS = {"Prompt": "#79c0ff", "Worker": "#7ee787", "Messages": "#d2a8ff"}
+
+
+class Recorded(Run):
+    """A run that keeps what the prompt shows, where a lesson's is compared."""
+
+    def compare(self, block, line, typed, wanted, found):
+        self.shown = [*getattr(self, "shown", []), f">>> {typed}", *found.splitlines()]
+
+
+def recorded(lesson):
+    """Run the lesson's first prompt; return the lines of each terminal, the same in each run."""
+    run = Recorded(lesson, Session(), lesson.app, lesson.temp / "top")
+    block = next(block for name, block in lesson.blocks() if not name and block.language == "pycon")
+    worker = ready(lesson.app.workers[0])
+    run.watch()
+    try:
+        run.pycon(block)
+        wait_until(lambda: "SUCCESS" in run.seen.read_text() and "succeeded" in worker.logs())
+        log, seen = worker.logs().partition(" ready.\n")[2], run.seen.read_text().partition("\n")[2]
+    finally:
+        run.prompt.child.close(force=True)
+        run.watching.kill()
+        lesson.app.nodes.reaper.forget(run.watching.pid)
+    # A task as quick as this one may have its result before its message is acknowledged.
+    seen = sorted(seen.splitlines(), key=lambda line: "SUCCESS" in line)
+    panes = dict(zip(COLOURS, ("\n".join(run.shown), log, "\n".join(seen)), strict=True))
+    for pattern, normal in NORMAL.items():
+        panes = {label: re.sub(pattern, normal, text, flags=re.MULTILINE) for label, text in panes.items()}
+    number = re.search("AsyncResult: (.+)>", panes["Prompt"])[1]
+    return {label: text.replace(number, "3f9c2d1e").strip() for label, text in panes.items()}
+
+
+def drawn(lesson, panes):
+    top, shown = 1, ""
+    for label, text in panes.items():
+        blocks = (block for name, block in lesson.blocks() if not name and block.language == "console")
+        command = next(block.source for block in blocks if block.label == label)
+        lexer = PythonConsoleLexer() if label == "Prompt" else TextLexer()
+        lines = SvgFormatter(nowrap=True, style=STYLE, xoffset=14, yoffset=top + 46, ystep=STEP)
+        height = 40 + STEP * (text.count("\n") + 1)
+        place = {"top": top, "title": top + 22, "height": height, "width": WIDTH - 2}
+        place |= {"label": label, "colour": COLOURS[label], "command": command.removeprefix("$ ").strip()}
+        shown += PANE.format(**place, lines=highlight(text, lexer, lines))
+        top += height + 10
+    return FRAME.format(width=WIDTH, height=top - 9, panes=shown)
+
+
+def test_picture_is_what_the_blocks_give(lesson):
+    picture = drawn(lesson, recorded(lesson))
+    if os.environ.get("PICTURE") == "write":
+        PICTURE.write_text(picture)
+    shown = PICTURE.read_text() if PICTURE.exists() else "nothing"
+    assert shown == picture, "docs/picture.svg should show what the lesson's first call gives: type make picture."
