@@ -62,12 +62,12 @@ def files_page(chapter, files):
             page += "Not a text.\n" if content else "Empty.\n"
         else:
             language = (find_lexer_class_for_filename(Path(name).name) or TextLexer).aliases[0]
-            page += f"```{{literalinclude}} {name}\n:language: {language}\n:linenos:\n:force:\n```\n"
+            page += f"```{{literalinclude}} {name}\n:language: {language}\n:force:\n```\n"
     return page
 
 
-def front(text):
-    """Return README.md as the site's first page, with a list of the others."""
+def front(text, others):
+    """Return README.md as the site's first page, with lists of the lessons and of the other pages for learners."""
     text = re.sub(r"^\[!\[.*\n\n", "", text, flags=re.MULTILINE)  # badges are for the repository's own page
     if name := os.environ.get("GITHUB_REPOSITORY"):
         text = text.replace("this repository", f"[this repository](https://github.com/{name})")
@@ -75,11 +75,11 @@ def front(text):
     lists = {part: re.findall(r"\((chapters/\d[^)]*)\.md\)", rows) for part, rows in parts}
     listed = sum(lists.values(), [])
     lists["Lessons"] = [page for each in CHAPTERS if (page := f"chapters/{each}/README") not in listed]
-    lists["Help"] = ["chapters/*", "docs/*"]
+    lists["Help"] = others
     for caption, pages in lists.items():
         if pages:
             pages = "\n".join(pages)
-            text += f"\n```{{toctree}}\n:hidden:\n:glob:\n:caption: {caption}\n\n{pages}\n```\n"
+            text += f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n{pages}\n```\n"
     return text
 
 
@@ -92,7 +92,8 @@ def write_pages():
         shutil.copy(ROOT / name, SOURCE / name)
         if name.endswith(".md") and not name.startswith(LEARNERS):
             (SOURCE / name).write_text(ASIDE + (ROOT / name).read_text())
-    (SOURCE / "README.md").write_text(front((ROOT / "README.md").read_text()))
+    others = [name.removesuffix(".md") for name in names if re.fullmatch(r"(chapters|docs)/[^/]+\.md", name)]
+    (SOURCE / "README.md").write_text(front((ROOT / "README.md").read_text(), others))
     for chapter in CHAPTERS:
         folder = f"chapters/{chapter}/"
         files = {name.removeprefix(folder) for name in names if name.startswith(folder)}

@@ -6,6 +6,8 @@ from pathlib import Path
 import mermaidx
 from build import BEFORE, CHAPTERS, number
 from docutils import nodes
+from pygments.lexers import BashSessionLexer
+from pygments.token import Generic
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
 from sphinx.util import logging
@@ -32,12 +34,12 @@ pygments_dark_style = "a11y-high-contrast-dark"
 GREEN = {"color-brand-primary": "#2f6b1f", "color-brand-content": "#2b6419", "color-brand-visited": "#2b6419"}
 LIGHT_GREEN = dict.fromkeys(GREEN, "#9bd17f")
 html_theme_options = {
-    "light_css_variables": GREEN | {"diagram": "none"},
-    "dark_css_variables": LIGHT_GREEN | {"diagram": "invert(1) hue-rotate(180deg)"},
+    "light_css_variables": GREEN | {"error": "#b30000", "diagram": "none"},
+    "dark_css_variables": LIGHT_GREEN | {"error": "#ff8a80", "diagram": "invert(1) hue-rotate(180deg)"},
 }
 
 # What is typed is copied, without the prompt; a log, a list and a difference are for reading.
-copybutton_selector = "div:is(.highlight-console, .highlight-pycon, .highlight-python) pre"
+copybutton_selector = ".terminal > :is(.highlight-console, .highlight-pycon, .highlight-python) pre"
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
@@ -59,6 +61,15 @@ DRAWER = re.compile(r'( *<aside class="sidebar-drawer")(>.*?</aside>\n)(.*</asid
 LESSON = re.compile(r"(^|/)README(\.html)?$")
 # What a chapter has, in the order of the links above it.
 VIEWS = {"README": "Lesson", "difference": "What changed", "files": "Files"}
+
+
+class Console(BashSessionLexer):
+    """A shell whose tracebacks have their colour."""
+
+    def get_tokens_unprocessed(self, text):
+        for at, token, value in super().get_tokens_unprocessed(text):
+            wrong = token is Generic.Output and re.match(r"Traceback \(|[\w.]+(Error|Exception): ", value)
+            yield at, Generic.Traceback if wrong else token, value
 
 
 def html(text):
@@ -84,19 +95,19 @@ class Blocks(SphinxTransform):
     def caption(self, block):
         """Make one box of a block and of the label above it, a word or a file's path in bold."""
         label = block.parent[max(block.parent.index(block) - 1, 0)]
-        if not (isinstance(label, nodes.paragraph) and len(label) == 1 and isinstance(label[0], nodes.strong)):
+        strong = label.next_node(nodes.strong)
+        if not (strong and strong.astext() == label.astext()):
             return
-        path = Path(label.astext())
-        kind = "file" if label.next_node(nodes.literal) else nodes.make_id(label.astext())
-        text = label[0].children
+        path, text = Path(label.astext()), strong.children
+        kind = "file" if strong.next_node(nodes.literal) else nodes.make_id(label.astext())
         if block["language"] in ("python", "yaml") and path.parts[0] == "chapters":
             text = [nodes.reference("", "", *text, refuri=self.page_of(path))]
         elif "Traceback (" in block.astext() and block["language"] == "text":
             block["language"] = "pytb"
         label.parent.remove(label)
-        box = nodes.container(literal_block=True, classes=["literal-block-wrapper", "terminal", kind])
+        box = nodes.container(classes=["terminal", kind])
         block.replace_self(box)
-        box += [nodes.caption("", "", *text), block]
+        box += [nodes.paragraph("", "", *text, classes=["code-block-caption"]), block]
 
     def page_of(self, path):
         """Return the place of a chapter's file on the page of its files."""
@@ -148,6 +159,7 @@ def repair(app, failure):
 
 
 def setup(app):
+    app.add_lexer("console", Console)
     app.add_transform(Blocks)
     app.connect("html-page-context", surround)
     app.connect("build-finished", repair)

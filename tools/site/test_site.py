@@ -16,6 +16,7 @@ from playwright.sync_api import sync_playwright
 # Answered from the folder, without a network.
 SITE = "http://localhost/"
 NAMES = [str(path.relative_to(PAGES)) for path in sorted(PAGES.rglob("*.html")) if path.name != "index.html"]
+LESSONS = [f"chapters/{chapter}/README.html" for chapter in CHAPTERS]
 CHROME_ON_A_MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", CHROME_ON_A_MAC]
 
@@ -28,7 +29,7 @@ def browser():
         yield playwright.chromium.launch(executable_path=installed)
 
 
-@pytest.fixture(params=["390 light", "390 dark", "1280 light", "1280 dark"])
+@pytest.fixture(params=["390 light", "390 dark", "1400 light", "1400 dark"])
 def page(request, browser):
     """A page in a phone's and a desktop's width, light and dark, which tells of errors and of strangers."""
     width, scheme = request.param.split()
@@ -59,10 +60,15 @@ def parsed(path):
 def test_page_is_sound(page, name):
     page.goto(name)
     page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert page.locator("h1").count() == 1
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    # No block scrolls sideways, and no button covers what a block shows.
+    wrong = """all => all.filter(pre => pre.scrollWidth > pre.clientWidth || pre.getBoundingClientRect().top <
+        pre.parentNode.querySelector('button')?.getBoundingClientRect().bottom).map(pre => pre.textContent)"""
+    assert page.locator(".highlight pre").evaluate_all(wrong) == []
     found = Axe().run(page)
     assert not found.violations_count, found.generate_report()
-    for picture in page.locator(".diagram:visible").all():
+    for picture in page.locator(".diagram").all():
         assert picture.locator("svg > title").text_content() and picture.locator("svg > desc").text_content()
 
 
@@ -77,7 +83,7 @@ def test_links_lead_somewhere(name):
 
 
 @pytest.mark.parametrize("chapter", BEFORE)
-def test_unified_view_is_gits_difference(chapter):
+def test_changes_are_gits_difference(chapter):
     trees = [f"HEAD:chapters/{BEFORE[chapter]}", f"HEAD:chapters/{chapter}"]
     command = ["git", "diff", "-M", "--no-color", *trees, "--", ".", ":!README.md"]
     lines = subprocess.check_output(command, cwd=ROOT, text=True).splitlines()
@@ -86,40 +92,58 @@ def test_unified_view_is_gits_difference(chapter):
     assert shown == [line for line in lines if re.match(r"[ @+-](?!\+\+ |-- )", line)]
 
 
-def test_side_by_side_where_there_is_room(page):
-    page.goto(f"chapters/{CHAPTERS[-1]}/difference.html")
-    assert page.locator(".diff").first.is_visible() == (page.viewport_size["width"] > 1000)
-    page.evaluate("document.querySelector('#split').click()")
-    assert not page.locator(".diff").first.is_visible()
-
-
 def test_copy_button_copies_what_is_typed(page):
-    page.goto(f"chapters/{CHAPTERS[0]}/README.html")
+    page.goto(LESSONS[0])
     block = page.locator(".highlight-pycon").first
     block.locator("button.copybtn").click()
     typed = re.findall(r"^(?:>>>|\.\.\.) (.*)", block.text_content(), re.MULTILINE)
     assert page.evaluate("navigator.clipboard.readText()").splitlines() == typed
 
 
-def test_search_finds_a_lesson(page):
-    page.goto("search.html?q=chord")
-    page.locator("#search-results li a", has_text="Canvas").first.click()
-    assert "chord" in page.locator("article").text_content()
+def test_a_block_says_where_it_belongs():
+    """Each label is its block's caption; a traceback is one, whoever shows it."""
+    for page in map(parsed, (PAGES / name for name in LESSONS)):
+        assert not page.select("p:has(> strong:only-child) + [class^=highlight]")
+        for box in page.select(".terminal"):
+            assert box.select_one(".code-block-caption").text and box.select_one("pre")
+            assert box.select(".gt, .gr") or "\nTraceback (" not in box.text
 
 
-@pytest.mark.parametrize("chapter", BEFORE)
-def test_previous_and_next(chapter):
-    for here, there, button in ((BEFORE[chapter], chapter, "next"), (chapter, BEFORE[chapter], "prev")):
-        page = parsed(PAGES / f"chapters/{here}/README.html")
-        assert f"/{there}/" in page.select_one(f".{button}-page")["href"]
+def test_keyboard_comes_to_the_lesson_soon(page):
+    page.goto(LESSONS[0])
+    for _ in range(10):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.closest('article') != null"):
+            return
+    pytest.fail("Ten stops should be enough.")
+
+
+@pytest.mark.parametrize("word, found", [("chord", True), ("changed", True), ("sybil", False)])
+def test_search_finds_what_is_for_learners(page, word, found):
+    page.goto(f"search.html?q={word}")
+    page.get_by_text(re.compile("Search finished|did not match")).wait_for()
+    links = page.locator("#search-results li a").evaluate_all("all => all.map(each => each.pathname)")
+    assert bool(links) == found
+    assert all(re.search(r"/README\.html|^/docs/|^/chapters/[^/]+\.html", link) for link in links), links
+
+
+def test_previous_and_next_lead_through_lessons():
+    ring = ["README.html", *LESSONS]
+    for name in NAMES:
+        at = ring.index(name) if name in ring else None
+        for way, button in ((-1, "prev"), (1, "next")):
+            link = parsed(PAGES / name).select_one(f".{button}-page")
+            there = link and urljoin(name, "" if link["href"] == "#" else link["href"])
+            inside = at is not None and 0 <= at + way < len(ring)
+            assert there == (ring[at + way] if inside else None)
 
 
 @pytest.mark.parametrize("broken", ["", "[a](none.md)", "![a](none.png)", "[a](../../NOTES.md#none)"])
 def test_build(tmp_path, broken):
-    """What is missing fails the build; a directive vanishes, and what is folded may be code."""
+    """What is missing fails the build; a directive vanishes, any label is a caption, and what is folded may be code."""
     shutil.copytree(ROOT / "tools", tmp_path / "tools")
     (tmp_path / "chapters/1-one").mkdir(parents=True)
-    lesson = "# 1. One\n\n<!-- not\nseen -->\n<details><summary>Answer</summary>\n\n"
+    lesson = "# 1. One\n\n<!-- not\nseen -->\n<details><summary>Answer</summary>\n\n**Beat**\n\n"
     lesson += f"```html\n<!-- seen -->\n```\n\n</details>\n\n{broken}\n"
     for name, text in (("README", "# A"), ("NOTES", "# B"), ("chapters/1-one/README", lesson)):
         (tmp_path / f"{name}.md").write_text(text)
@@ -131,5 +155,5 @@ def test_build(tmp_path, broken):
         assert built.returncode == 1 and "Traceback" not in built.stderr and not page.exists()
         assert "none" in built.stderr
     else:
-        assert [block.text for block in parsed(page).select("details pre")] == ["<!-- seen -->\n"]
+        assert [block.text for block in parsed(page).select("details .beat pre")] == ["<!-- seen -->\n"]
         assert "not\nseen" not in str(parsed(page).article)
