@@ -1,6 +1,5 @@
 """README's picture: what three terminals show of the lesson's first call. `make picture` draws it again."""
 
-import doctest
 import os
 import re
 
@@ -81,4 +80,6 @@ def test_picture_is_what_the_blocks_give(lesson):
     if os.environ.get("PICTURE") == "write":
         PICTURE.write_text(picture)
     shown = PICTURE.read_text() if PICTURE.exists() else "nothing"
-    assert shown == picture, "docs/picture.svg should show what the lesson's first call gives: type make picture."
+    assert shown == picture, (
+        "docs/picture.svg should show what the lesson's first call gives: type make picture."
+    )

@@ -188,7 +188,7 @@ def throughput(rounds, temp):
     """Tasks a second, and the worker's memory: the app of chapter 5, and the one file of chapter 1."""
     core = CORE, "tasks.math import add_request"
     ours, against = alternate(rounds, load, core, (ONE, "tasks import add"))
-    yield "", "ours", "bare app", "ratio"
+    yield "figure", "ours", "bare app", "ratio"
     yield row("tasks a second (≥ 0.95)", ours[PRINTED], against[PRINTED])
     yield row("memory, MB (≤ 1.05)", ours[MEGABYTES], against[MEGABYTES])
 

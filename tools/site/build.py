@@ -73,8 +73,8 @@ def front(text, others):
         text = text.replace("this repository", f"[this repository](https://github.com/{name})")
     parts = re.findall(r"^### (.+)\n([^#]*)", text, re.MULTILINE)
     lists = {part: re.findall(r"\((chapters/\d[^)]*)\.md\)", rows) for part, rows in parts}
-    listed = sum(lists.values(), [])
-    lists["Lessons"] = [page for each in CHAPTERS if (page := f"chapters/{each}/README") not in listed]
+    lessons = [f"chapters/{chapter}/README" for chapter in CHAPTERS]
+    lists["Lessons"] = [lesson for lesson in lessons if f"({lesson}.md)" not in text]
     lists["Help"] = others
     for caption, pages in lists.items():
         if pages:
@@ -110,7 +110,14 @@ def main():
     except (FileNotFoundError, subprocess.CalledProcessError):
         sys.exit("The site is made from what git has: build it in a clone, with every chapter committed.")
     # Any warning fails the build: a link or a picture that is not there is one.
-    options = ["--quiet", "--fail-on-warning", "--nitpicky", "--conf-dir", str(Path(__file__).parent)]
+    options = [
+        "--quiet",
+        "--fail-on-warning",
+        "--nitpicky",
+        "--jobs=auto",
+        "--conf-dir",
+        str(Path(__file__).parent),
+    ]
     if build_main([*options, "--doctree-dir", str(SOURCE / ".doctrees"), str(SOURCE), str(PAGES)]):
         shutil.rmtree(PAGES, ignore_errors=True)
         sys.exit("The site was not built: mend what the lines above name, and type make site again.")

@@ -145,7 +145,9 @@ def surround(app, page, template, context, doctree):
             if name != "difference" or chapter in BEFORE:
                 current = ' aria-current="page"' if name == view else ""
                 links += f'<a href="{name}.html"{current}>{text}</a>'
-        context["body"] = f'<nav class="views" aria-label="Chapter {number(chapter)}">{links}</nav>{context["body"]}'
+        context["body"] = (
+            f'<nav class="views" aria-label="Chapter {number(chapter)}">{links}</nav>{context["body"]}'
+        )
 
 
 def repair(app, failure):
