@@ -5,7 +5,7 @@ import re
 
 from course import ROOT, wait_until
 from grading import ready
-from lessons import Run, Session
+from lessons import PATIENCE, Run, Session
 from pygments import highlight
 from pygments.formatters import SvgFormatter
 from pygments.lexers import PythonConsoleLexer, TextLexer
@@ -16,7 +16,7 @@ NORMAL = {
     r"\b([0-9a-f]{8})(-[0-9a-f]{4}){3}-[0-9a-f]{12}": r"\1",  # an id is cut to what `make messages` shows of it
     r"\d{4}-\d\d-\d\d [\d:]+[.,]\d+": "12:00:00",
     r"^ *\d+\.\d+  ": "",
-    r"in \d\.\d+s": "in 0.001s",
+    r"in [\d.e-]+s": "in 0.001s",
     r"ForkPoolWorker-\d+": "ForkPoolWorker-1",
 }
 STYLE, WIDTH, STEP = "github-dark", 730, 21
@@ -45,7 +45,8 @@ def recorded(lesson):
     run.watch()
     try:
         run.pycon(block)
-        wait_until(lambda: "SUCCESS" in run.seen.read_text() and "succeeded" in worker.logs())
+        done = {"SUCCESS": run.seen.read_text, "is acknowledged": run.seen.read_text, "succeeded": worker.logs}
+        wait_until(lambda: all(text in shown() for text, shown in done.items()), PATIENCE)
         log, seen = worker.logs().partition(" ready.\n")[2], run.seen.read_text().partition("\n")[2]
     finally:
         run.prompt.child.close(force=True)

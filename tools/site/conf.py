@@ -46,7 +46,6 @@ copybutton_prompt_is_regexp = True
 # Narrow, for phones.
 DIAGRAMS = {
     "sequence": {"wrap": True, "width": 110, "actorMargin": 20, "diagramMarginX": 5, "mirrorActors": False},
-    "xyChart": {"width": 350, "height": 260},
     "flowchart": {"htmlLabels": True, "rankSpacing": 35, "nodeSpacing": 25, "padding": 8},
 }
 # What keyboards and screen readers miss in Furo's pages. The lists of pages and headings come after the text, for keyboards.
