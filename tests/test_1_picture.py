@@ -45,7 +45,11 @@ def recorded(lesson):
     run.watch()
     try:
         run.pycon(block)
-        done = {"SUCCESS": run.seen.read_text, "is acknowledged": run.seen.read_text, "succeeded": worker.logs}
+        done = {
+            "SUCCESS": run.seen.read_text,
+            "is acknowledged": run.seen.read_text,
+            "succeeded": worker.logs,
+        }
         wait_until(lambda: all(text in shown() for text, shown in done.items()), PATIENCE)
         log, seen = worker.logs().partition(" ready.\n")[2], run.seen.read_text().partition("\n")[2]
     finally:

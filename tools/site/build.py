@@ -66,6 +66,18 @@ def files_page(chapter, files):
     return page
 
 
+def growth(names):
+    """Return the files of each chapter as a strip of lists, in which a chapter's new ones stand out."""
+    strip, before = "", []
+    for chapter in CHAPTERS:
+        files = [name.split("/", 2)[2] for name in names if name.startswith(f"chapters/{chapter}/")]
+        files = [name for name in files if name not in ("README.md", ".gitignore")]
+        shown = (name if name in before else f"<strong>{name}</strong>" for name in files)
+        strip += f"<div><p>{title(chapter)}</p><ul><li>{'</li><li>'.join(shown)}</li></ul></div>"
+        before = files
+    return f'\n## How the app grows\n\nA file in bold is new.\n\n<div class="growth">{strip}</div>\n'
+
+
 def front(text, others):
     """Return README.md as the site's first page, with lists of the lessons and of the other pages for learners."""
     text = re.sub(r"^\[!\[.*\n\n", "", text, flags=re.MULTILINE)  # badges are for the repository's own page
@@ -93,7 +105,7 @@ def write_pages():
         if name.endswith(".md") and not name.startswith(LEARNERS):
             (SOURCE / name).write_text(ASIDE + (ROOT / name).read_text())
     others = [name.removesuffix(".md") for name in names if re.fullmatch(r"(chapters|docs)/[^/]+\.md", name)]
-    (SOURCE / "README.md").write_text(front((ROOT / "README.md").read_text(), others))
+    (SOURCE / "README.md").write_text(front((ROOT / "README.md").read_text() + growth(names), others))
     for chapter in CHAPTERS:
         folder = f"chapters/{chapter}/"
         files = {name.removeprefix(folder) for name in names if name.startswith(folder)}
