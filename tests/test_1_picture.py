@@ -45,12 +45,8 @@ def recorded(lesson):
     run.watch()
     try:
         run.pycon(block)
-        done = {
-            "SUCCESS": run.seen.read_text,
-            "is acknowledged": run.seen.read_text,
-            "succeeded": worker.logs,
-        }
-        wait_until(lambda: all(text in shown() for text, shown in done.items()), PATIENCE)
+        signs = ("succeeded", "is acknowledged", "SUCCESS")
+        wait_until(lambda: all(sign in worker.logs() + run.seen.read_text() for sign in signs), PATIENCE)
         log, seen = worker.logs().partition(" ready.\n")[2], run.seen.read_text().partition("\n")[2]
     finally:
         run.prompt.child.close(force=True)
