@@ -161,16 +161,22 @@ class Session:
             ready(worker)
         try:
             if any(block.label == "Messages" for block in self.blocks):
-                url = self.app.broker.celeryconfig["host_url"]
-                self.begin("Messages", "python", ROOT / "tools/messages.py", url)
-                wait_until(self.terminals["Messages"].logs, 10)
+                self.watch()
             for block in self.blocks:
                 getattr(self, block.language)(block)
         finally:
-            for repl in filter(None, (self.prompt, self.shell)):
-                repl.child.close(force=True)
-            for terminal in self.terminals.values():
-                terminal.teardown()
+            self.close()
+
+    def close(self):
+        for repl in filter(None, (self.prompt, self.shell)):
+            repl.child.close(force=True)
+        for terminal in self.terminals.values():
+            terminal.teardown()
+
+    def watch(self):
+        """Let `make messages` show what it sees from now on."""
+        self.begin("Messages", "python", ROOT / "tools/messages.py", self.app.broker.celeryconfig["host_url"])
+        wait_until(self.terminals["Messages"].logs, 10)
 
     def begin(self, label, *command):
         """Run a command in a terminal of its own, which the label names."""

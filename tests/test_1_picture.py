@@ -5,7 +5,7 @@ import re
 
 from course import ROOT, wait_until
 from grading import ready
-from lessons import PATIENCE, Run, Session
+from lessons import PATIENCE, Session
 from pygments import highlight
 from pygments.formatters import SvgFormatter
 from pygments.lexers import PythonConsoleLexer, TextLexer
@@ -30,8 +30,8 @@ PANE = """<rect x="1" y="{top}" width="{width}" height="{height}" rx="6" fill="#
 COLOURS = {"Prompt": "#79c0ff", "Worker": "#7ee787", "Messages": "#d2a8ff"}
 
 
-class Recorded(Run):
-    """A run that keeps what the prompt shows, where a lesson's is compared."""
+class Recorded(Session):
+    """A session that keeps what the prompt shows, where a lesson's is compared."""
 
     def compare(self, block, line, typed, wanted, found):
         self.shown = [*getattr(self, "shown", []), f">>> {typed}", *found.splitlines()]
@@ -39,22 +39,22 @@ class Recorded(Run):
 
 def recorded(lesson):
     """Run the lesson's first prompt; return the lines of each terminal, the same in each run."""
-    run = Recorded(lesson, Session(), lesson.app, lesson.temp / "top")
+    session = Recorded(lesson)
+    session.enter(lesson.app, lesson.temp / "top")
     block = next(block for name, block in lesson.blocks() if not name and block.language == "pycon")
     worker = ready(lesson.app.workers[0])
-    run.watch()
     try:
-        run.pycon(block)
+        session.watch()
+        messages = session.terminals["Messages"]
+        session.pycon(block)
         signs = ("succeeded", "is acknowledged", "SUCCESS")
-        wait_until(lambda: all(sign in worker.logs() + run.seen.read_text() for sign in signs), PATIENCE)
-        log, seen = worker.logs().partition(" ready.\n")[2], run.seen.read_text().partition("\n")[2]
+        wait_until(lambda: all(sign in worker.logs() + messages.logs() for sign in signs), PATIENCE)
+        log, seen = worker.logs().partition(" ready.\n")[2], messages.logs().partition("\n")[2]
     finally:
-        run.prompt.child.close(force=True)
-        run.watching.kill()
-        lesson.app.nodes.reaper.forget(run.watching.pid)
+        session.close()
     # A task as quick as this one may have its result before its message is acknowledged.
     seen = sorted(seen.splitlines(), key=lambda line: "SUCCESS" in line)
-    panes = dict(zip(COLOURS, ("\n".join(run.shown), log, "\n".join(seen)), strict=True))
+    panes = dict(zip(COLOURS, ("\n".join(session.shown), log, "\n".join(seen)), strict=True))
     for pattern, normal in NORMAL.items():
         panes = {label: re.sub(pattern, normal, text, flags=re.MULTILINE) for label, text in panes.items()}
     number = re.search("AsyncResult: (.+)>", panes["Prompt"])[1]
