@@ -6,10 +6,12 @@ import time
 from contextlib import closing
 
 import pytest
+import test_11_web
 from course import wait_until
 from grading import ready
-from test_11_web import Site, folder, free_port  # noqa: F401
+from test_11_a_hundred import serve
 
+folder = test_11_web.folder
 WHERE = "make test-browser looks at the page in a browser"
 sync_api = pytest.importorskip("playwright.sync_api", reason=WHERE)
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason=WHERE)
@@ -19,7 +21,7 @@ BROWSERS = ["chromium", "chromium-browser", "google-chrome", CHROME_ON_A_MAC]
 
 
 @pytest.fixture(scope="module")
-def slow(folder):  # noqa: F811
+def slow(folder):
     """The lesson's change: a number takes as many seconds as it is."""
     path = folder / "libs" / "math.py"
     text = path.read_text()
@@ -33,17 +35,7 @@ def site(request, slow, shared):
     """The page's server as a learner starts it, beside a worker."""
     if request.config.option.docker:
         pytest.skip("the page's server runs on this machine: make test-browser")
-    made = serve(shared)
-    yield made
-
-
-def serve(app_under_test):
-    """Start the page's server beside the app's workers, and wait until it runs."""
-    port = free_port()
-    node = app_under_test.start("uvicorn", "web:app", "--port", str(port))
-    wait_until(lambda: "Uvicorn running" in node.logs() or node.status == "exited", 20)
-    assert node.status == "running", f"uvicorn web:app should start; it ended.\n{node.logs()}"
-    return Site(port)
+    return serve(shared)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ ASKED = """
 import json
 from celery import signals
 from django.db import transaction
+from django.test import RequestFactory
 from project import celery_app
 celery_app.loader.import_default_modules()
 from sums.models import Sum
@@ -47,6 +48,15 @@ if found["has delay_on_commit"]:
         found["in the transaction"] = len(sent)
     [id] = sent
     found["after the commit"] = celery_app.AsyncResult(id).get(timeout=10)
+
+from sums.views import send
+inside = []
+signals.before_task_publish.connect(
+    lambda **_: inside.append(transaction.get_connection().in_atomic_block), weak=False
+)
+send(RequestFactory().post("/sums", b"[1, 2]", content_type="application/json"))
+found["sent inside a transaction"] = inside
+found["result_expires"] = str(celery_app.conf.result_expires)
 print(json.dumps(found))
 """
 
@@ -94,6 +104,18 @@ def test_the_same_in_django(project):
     site.tells(path, {"state": "SUCCESS", "result": 3.5}, "when Django's worker has done it")
     status, _, _ = site.ask("/sums/11111111-2222-4333-8444-555555555555")
     assert status == 404, f"Django should answer 404 for an id that never was, it answered {status}."
+
+
+def test_the_view_sends_after_the_commit(prompt):
+    found = prompt["sent inside a transaction"]
+    assert found == [False], f"The view should send one message, outside of a transaction; inside: {found}."
+
+
+def test_settings_that_begin_with_celery(prompt):
+    found = prompt["result_expires"]
+    assert found == "3600", (
+        f"CELERY_RESULT_EXPIRES should be the app's result_expires, 3600, which is {found}."
+    )
 
 
 def test_a_message_before_the_commit(prompt):
