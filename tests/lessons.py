@@ -148,7 +148,9 @@ class Session:
         """Make a checkout of links whose chapter is the app's folder."""
         self.app, self.top = app, top
         (top / "chapters").mkdir(parents=True)
-        links = {name: ROOT / name for name in ("Makefile", "tools", PROGRAMS.parent.name)}
+        links = {"Makefile": ROOT / "Makefile", "tools": ROOT / "tools"}
+        # A reader activates .venv; make looks for the stack's own.
+        links |= dict.fromkeys((".venv", PROGRAMS.parent.name), PROGRAMS.parent)
         for name, target in (links | {f"chapters/{self.lesson.path.parent.name}": app.folder}).items():
             (top / name).symlink_to(target)
         # No pager, no colours, and Python's plain prompt.

@@ -7,12 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
-import test_11_web
 from course import free_port, wait_until
 from grading import WARM_STOP, ready, task
 from test_11_web import XSUM, Site
 
-folder = test_11_web.folder
 pytestmark = pytest.mark.skipif(
     "config.option.docker", reason="the page's server runs on this machine: make test"
 )

@@ -15,7 +15,7 @@ from grading import raises, ready, task
 from kombu.exceptions import OperationalError
 from test_11_web import XSUM, serving
 
-folder, redis_is, site = test_11_web.folder, test_11_web.redis_is, test_11_web.site
+redis_is, site = test_11_web.redis_is, test_11_web.site
 
 
 @pytest.mark.isolated(count=0)

@@ -6,12 +6,10 @@ import time
 from contextlib import closing
 
 import pytest
-import test_11_web
 from course import wait_until
 from grading import ready
 from test_11_a_hundred import serve
 
-folder = test_11_web.folder
 WHERE = "make test-browser looks at the page in a browser"
 sync_api = pytest.importorskip("playwright.sync_api", reason=WHERE)
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason=WHERE)

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import shutil
 import threading
 import time
 from contextlib import contextmanager
@@ -10,7 +9,6 @@ from html.parser import HTMLParser
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-import course
 import pytest
 import uvicorn
 from celery import signals
@@ -23,14 +21,6 @@ MATH = ["add", "sub", "mul", "divide", "xsum"]
 LEDGER = ["tasks.ledger.enter_request", "tasks.ledger.interest_request"]
 SECONDS = 3  # within which anything is answered
 DOWN = "while Redis is down"
-
-
-@pytest.fixture(scope="module")
-def folder(number, tmp_path_factory):
-    """A copy of the folder under test, so that what it keeps is the tests' own."""
-    original = course.folder(number)
-    ignored = shutil.ignore_patterns("__pycache__", ".*", "*.db*")
-    return shutil.copytree(original, tmp_path_factory.mktemp("copy") / original.name, ignore=ignored)
 
 
 class Site:

@@ -17,7 +17,7 @@ from celery.exceptions import TaskRevokedError
 from conftest import ALONE
 from course import ROOT, free_port, wait_until
 from grading import answers, fetched, gives, raises, ready, task
-from test_9_monitoring import NAME, OLD, folder, processes, statuses  # noqa: F401  folder is a fixture
+from test_9_monitoring import NAME, OLD, processes, statuses
 
 pytestmark = processes
 

@@ -3,14 +3,12 @@
 import importlib
 import json
 import re
-import shutil
 import subprocess
 import time
 from contextlib import closing, contextmanager
 from itertools import zip_longest
 
 import celery
-import course
 import pytest
 from celery import chord
 from celery.exceptions import TaskRevokedError
@@ -25,14 +23,6 @@ OTHERS = [
 ]
 OLD = celery.VERSION < (5, 2)
 processes = pytest.mark.skipif("config.option.docker", reason="it starts a program beside the worker")
-
-
-@pytest.fixture(scope="module")
-def folder(number, tmp_path_factory):
-    """A copy of the folder under test, so that what its tasks write is the tests' own."""
-    original = course.folder(number)
-    ignored = shutil.ignore_patterns("__pycache__", ".*", "ledger.db*", "worker.state*")
-    return shutil.copytree(original, tmp_path_factory.mktemp("copy") / original.name, ignore=ignored)
 
 
 @pytest.fixture
