@@ -33,12 +33,11 @@ def flower(app_under_test, **variables):
     port = free_port()
     app_under_test.variables |= {"DIR": str(app_under_test.folder), "STACK": course.STACK, **variables}
     node = app_under_test.start(
-        "/usr/bin/env", "make", "-C", str(ROOT), "chapter-9-flower", f"ARGS=--port={port}"
+        "/usr/bin/env", "make", "-o", "setup-web", "-C", str(ROOT), "chapter-9-flower", f"ARGS=--port={port}"
     )
     address = f"http://127.0.0.1:{port}"
     try:
-        # The first make may have to install it.
-        wait_until(lambda: node.status == "exited" or page(f"{address}/healthcheck")[0] == 200, 90)
+        wait_until(lambda: node.status == "exited" or page(f"{address}/healthcheck")[0] == 200, 40)
         assert node.status == "running", f"Flower should start, and said: {node.logs()}"
         yield address, node
     finally:
@@ -81,7 +80,7 @@ def test_flower(celery_setup, app, app_under_test):
     gives("xsum_request", before, 12)
     with flower(app_under_test) as (address, node):
         worker = celery_setup.worker
-        worker.assert_log_exists("Events of group {task} enabled by remote", timeout=10)
+        worker.assert_log_exists("Events of group {task} enabled by remote", timeout=20)
         result = task(app, NAME).delay([3, 4, 5])
         assert wait_until(lambda: events(address, NAME, "task-succeeded") == 1, 10), (
             f"Flower should have counted one event task-succeeded: {metrics(address)}"
@@ -158,38 +157,39 @@ def test_flower_in_a_browser(browser, app, app_under_test, how):
     }[how]
     with flower(app_under_test, **variables) as (address, _):
         user = {"http_credentials": {"username": "me", "password": "secret"}} if "password" in how else {}
-        page, strangers = browser.new_page(viewport={"width": 1100, "height": 390}, **user), []
-        page.on("request", lambda request: request.url.startswith(address) or strangers.append(request.url))
-        page.on("dialog", lambda dialog: dialog.accept())
-        page.goto(address)
-        expect(page.get_by_role("link", name=name)).to_be_visible()
+        tab, strangers = browser.new_page(viewport={"width": 1100, "height": 390}, **user), []
+        tab.on("request", lambda request: request.url.startswith(address) or strangers.append(request.url))
+        tab.on("dialog", lambda dialog: dialog.accept())
+        wait_until(lambda: "flower_worker_online{" in page(f"{address}/metrics")[1], 20)
+        tab.goto(address)
+        expect(tab.get_by_role("link", name=name)).to_be_visible()
         answers(app, NAME, ([0, 1],), 1)
         failing = task(app, "tasks.math.divide_request").delay(1, 0)
         runs, waits = task(app, NAME).delay([1, 2, 300]), task(app, NAME).delay([4, 5])
         wait_until(lambda: runs.state == "PROGRESS", 5)
 
         def row(result):
-            return page.get_by_role("row").filter(has_text=result.id)
+            return tab.get_by_role("row").filter(has_text=result.id)
 
-        page.goto(f"{address}/tasks")
+        tab.goto(f"{address}/tasks")
         for result, state in ((failing, "FAILURE"), (runs, "STARTED"), (waits, "RECEIVED")):
             expect(row(result)).to_contain_text(state)
         if picture := os.environ.get("PICTURE"):
-            page.screenshot(path=ROOT / picture)
-        page.get_by_role("searchbox").fill(runs.id)
+            tab.screenshot(path=ROOT / picture)
+        tab.get_by_role("searchbox").fill(runs.id)
         expect(row(failing)).to_have_count(0)
         expect(row(runs)).to_be_visible()
-        page.goto(f"{address}/task/{waits.id}")
-        expect(page.get_by_role("button", name="Revoke")).to_be_visible()
-        page.goto(f"{address}/task/{runs.id}")
-        page.get_by_role("button", name="Terminate").click()
+        tab.goto(f"{address}/task/{waits.id}")
+        expect(tab.get_by_role("button", name="Revoke")).to_be_visible()
+        tab.goto(f"{address}/task/{runs.id}")
+        tab.get_by_role("button", name="Terminate").click()
         if "password" in how if OLD else how == "by default":
             expect(
-                page.get_by_text("auth is enabled" if OLD else "FLOWER_UNAUTHENTICATED_API").first
+                tab.get_by_text("auth is enabled" if OLD else "FLOWER_UNAUTHENTICATED_API").first
             ).to_be_visible()
             assert not runs.ready(), f"Flower should not revoke a task {how}."
         else:
-            expect(page.get_by_text(re.compile("Revoked .")).first).to_be_visible()
+            expect(tab.get_by_text(re.compile("Revoked .")).first).to_be_visible()
             with raises(
                 TaskRevokedError, f"A task that Flower terminates ({how}) should raise TaskRevokedError"
             ):
