@@ -102,7 +102,7 @@ def test_lesson(lesson):
 @pytest.mark.step(
     '`libs.ledger.pay_interest("2026-03-01", 0.01)` enters a hundredth of the balance under'
     " `interest 2026-03-01`, and returns the new balance",
-    "a-task-for-every-day",
+    "a-daily-task",
 )
 def test_pay_interest(pay_interest, ledger):
     """Read the balance, and call enter with an id that has the day in it."""
@@ -114,7 +114,7 @@ def test_pay_interest(pay_interest, ledger):
     )
 
 
-@pytest.mark.step("the same day again changes nothing, and another day pays again", "a-task-for-every-day")
+@pytest.mark.step("a second call for the same day changes nothing, and another day pays again", "a-daily-task")
 def test_a_day_is_paid_once(pay_interest):
     """The id that the entry is made under has to hold the day: f"interest {day}"."""
     days = ["2026-03-01", "2026-03-01", "2026-03-02"]
@@ -127,7 +127,7 @@ def test_a_day_is_paid_once(pay_interest):
 
 @pytest.mark.step(
     "`from tasks import interest_request` works, and the worker lists `tasks.ledger.interest_request`",
-    "a-task-for-every-day",
+    "a-daily-task",
 )
 def test_package_offers_the_task(worker, app):
     """Write it in tasks/ledger.py, like enter_request, and import it in tasks/__init__.py."""
@@ -136,8 +136,8 @@ def test_package_offers_the_task(worker, app):
 
 
 @pytest.mark.step(
-    "`interest_request.delay(0.01)` enters the interest of today, in UTC, and enters it once",
-    "a-task-for-every-day",
+    "`interest_request.delay(0.01)` enters today's interest, by the date in UTC, and only once",
+    "a-daily-task",
 )
 def test_interest_request(celery_setup, app, pay_interest, ledger):
     """The task works out the day: datetime.now(UTC).date(). Its only argument is the rate."""
@@ -153,7 +153,7 @@ def test_interest_request(celery_setup, app, pay_interest, ledger):
 
 @pytest.mark.step(
     "while the ledger is locked, `interest_request` is retried three times, as `enter_request` is",
-    "a-task-for-every-day",
+    "a-daily-task",
 )
 def test_a_locked_ledger_is_tried_again(app, pay_interest, ledger):
     """@app.task takes autoretry_for, retry_backoff and max_retries, which is 3 unless you set it."""
@@ -192,7 +192,7 @@ def test_beat_sends_once_a_day(app, beat):
     )
 
 
-@pytest.mark.step("a message that waits for longer than twelve hours is dropped", "when-no-worker-is-there")
+@pytest.mark.step("a message that waits longer than twelve hours is dropped", "when-no-worker-is-running")
 @nobody_takes
 def test_a_message_expires(app, beat):
     """An entry's "options" is a dictionary of what apply_async takes, such as expires, in seconds."""
@@ -207,7 +207,7 @@ def test_a_message_expires(app, beat):
     )
 
 
-@pytest.mark.step("the tasks and the settings of chapter 7 are still there", "a-task-for-every-day")
+@pytest.mark.step("the tasks and the settings of chapter 7 are still there", "a-daily-task")
 def test_what_chapter_7_had(worker, app, ledger):
     """Nothing else changes in this chapter."""
     lists(worker, [ENTER, *(f"tasks.math.{name}_request" for name in MATH)])
