@@ -114,7 +114,9 @@ def test_pay_interest(pay_interest, ledger):
     )
 
 
-@pytest.mark.step("a second call for the same day changes nothing, and another day pays again", "a-daily-task")
+@pytest.mark.step(
+    "a second call for the same day changes nothing, and another day pays again", "a-daily-task"
+)
 def test_a_day_is_paid_once(pay_interest):
     """The id that the entry is made under has to hold the day: f"interest {day}"."""
     days = ["2026-03-01", "2026-03-01", "2026-03-02"]

@@ -55,7 +55,7 @@ def test_lesson(lesson):
 
 @pytest.mark.step(
     "`libs.math.xsum([3, 4, 5], report)` returns 12, and calls `report(1, 3)`, `report(2, 3)` and `report(3, 3)`",
-    "a-state-of-your-own",
+    "a-custom-state",
 )
 def test_xsum_reports(xsum):
     """Give xsum a second parameter, report=None, add in a loop, and call report(done, len(numbers)) after each number."""
@@ -66,7 +66,7 @@ def test_xsum_reports(xsum):
     )
 
 
-@pytest.mark.step("`xsum` works without a report, and `libs/math.py` without Celery", "a-state-of-your-own")
+@pytest.mark.step("`xsum` works without a report, and `libs/math.py` without Celery", "a-custom-state")
 def test_xsum_knows_nothing_of_celery(xsum, folder):
     """Call report only if there is one. What calls update_state belongs into tasks/math.py."""
     returns("xsum([3, 4, 5])", lambda: xsum([3, 4, 5]), 12)
@@ -78,7 +78,7 @@ def test_xsum_knows_nothing_of_celery(xsum, folder):
 
 @pytest.mark.step(
     '`xsum_request.delay([3, 4, 5])` is PROGRESS with `{"done": 1, "of": 3}`, and so on up to 3, and then gives 12',
-    "a-state-of-your-own",
+    "a-custom-state",
 )
 def test_progress(celery_setup, app):
     """With bind=True the task has self, and a function in it can call self.update_state(state="PROGRESS", meta={…})."""
@@ -93,7 +93,7 @@ def test_progress(celery_setup, app):
 
 
 @pytest.mark.step(
-    "called as a function, `xsum_request([3, 4, 5])` returns 12 and stores nothing", "a-state-of-your-own"
+    "called as a function, `xsum_request([3, 4, 5])` returns 12 and stores nothing", "a-custom-state"
 )
 def test_a_function_has_no_state(celery_setup, app, monkeypatch):
     """A task that is called as a function has no id. self.request.called_directly is True there."""
@@ -112,7 +112,7 @@ def test_a_function_has_no_state(celery_setup, app, monkeypatch):
     assert not seen, f"xsum_request([3, 4, 5]) should store no state, it stored {seen}."
 
 
-@pytest.mark.step("a chord of ten additions into `xsum_request` still gives 90", "a-state-of-your-own")
+@pytest.mark.step("a chord of ten additions into `xsum_request` still gives 90", "a-custom-state")
 def test_chord(celery_setup, app):
     """update_state stores a state beside the call, and what the task returns is its result as before."""
     add = task(app, "tasks.math.add_request")
@@ -153,7 +153,7 @@ def events_of(node, result, last):
 
 
 @pytest.mark.step(
-    "`watch.py` prints each event of a task with its type, the task's name and id, and its result at the end",
+    "`watch.py` prints each task event: its type, the task's name and id, and at the end the result",
     "watch-it-live",
 )
 @processes
@@ -181,7 +181,7 @@ def test_watch(celery_setup, app, app_under_test):
     )
 
 
-@pytest.mark.step("the tasks and the settings of chapter 8 are still there", "a-state-of-your-own")
+@pytest.mark.step("the tasks and the settings of chapter 8 are still there", "a-custom-state")
 def test_what_chapter_8_had(worker, app):
     """Nothing else changes in this chapter."""
     lists(worker, [NAME, *OTHERS])
