@@ -251,7 +251,7 @@ def test_tests_pass(folder, graded):
     assert passed, "pytest should find your tests, in files like tests/test_libs.py, and it found none."
 
 
-@pytest.mark.step("each test has a ledger of its own, and none is left in the folder", "in-memory")
+@pytest.mark.step("each test has its own ledger, and no ledger is left in the folder", "in-memory")
 def test_no_ledger_is_left(graded):
     """A fixture with autouse=True calls monkeypatch.chdir(tmp_path)."""
     graded.outcome("good")
@@ -260,7 +260,7 @@ def test_no_ledger_is_left(graded):
 
 
 @pytest.mark.step(
-    "they notice a `sub` the wrong way round, a `divide` that rounds down, an `xsum` that doesn't report",
+    "they catch a `sub` with its numbers swapped, a `divide` that rounds down, an `xsum` that doesn't report",
     "the-function-and-the-task",
 )
 @bugs("sub", "divide", "report")
@@ -270,7 +270,7 @@ def test_functions(graded, bug):
 
 
 @pytest.mark.step(
-    "they notice an entry that is made twice, refused the second time, or not kept",
+    "they catch an entry that is made twice, refused the second time, or not kept",
     "the-function-and-the-task",
 )
 @bugs("key", "ignore", "commit")
@@ -280,7 +280,7 @@ def test_entries(graded, bug):
 
 
 @pytest.mark.step(
-    "they notice interest that is paid twice a day, or never again", "the-function-and-the-task"
+    "they catch interest that is paid twice a day, or only on the first day", "the-function-and-the-task"
 )
 @bugs("twice", "day")
 def test_interest(graded, bug):
@@ -289,7 +289,7 @@ def test_interest(graded, bug):
 
 
 @pytest.mark.step(
-    "they notice a task that mixes up its numbers, has no answer, or goes by another's name",
+    "they catch a task that swaps its numbers, returns no answer, or is exported under another task's name",
     "the-function-and-the-task",
 )
 @bugs("swapped", "return", "export")
@@ -299,7 +299,7 @@ def test_tasks_as_functions(graded, bug):
 
 
 @pytest.mark.step(
-    "they notice an `xsum_request` that reports when it is called as a function, or never",
+    "they catch an `xsum_request` that reports when it is called as a function, or never reports",
     "retries-and-progress",
 )
 @bugs("directly", "progress")
@@ -309,7 +309,7 @@ def test_progress(graded, bug):
 
 
 @pytest.mark.step(
-    "they notice retries that are gone, too few, or made after any error", "retries-and-progress"
+    "they catch missing retries, too few retries, and retries after any error", "retries-and-progress"
 )
 @bugs("retries", "once", "every")
 def test_retries(graded, bug):
@@ -317,7 +317,7 @@ def test_retries(graded, bug):
     notices(graded, bug)
 
 
-@pytest.mark.step("they notice an answer that JSON can't carry, and messages that aren't JSON", "a-message")
+@pytest.mark.step("they catch an answer that JSON can't carry, and messages that aren't JSON", "a-message")
 @bugs("fraction", "pickle")
 def test_messages(graded, bug):
     """start_worker(app, perform_ping_check=False) runs a worker in a thread. Send it each of the tasks."""
@@ -325,7 +325,7 @@ def test_messages(graded, bug):
 
 
 @pytest.mark.step(
-    "they notice a misspelt route, and a wrong time or task in the schedule", "queues-and-schedules"
+    "they catch a misspelt route, and a wrong time or task in the schedule", "queues-and-schedules"
 )
 @bugs("route", "crontab", "beat")
 def test_configuration(graded, bug):
