@@ -103,7 +103,7 @@ def test_the_same_in_django(project):
     wait_until(lambda: site.ask(path)[2] != {"state": "PENDING"}, 10)
     site.tells(path, {"state": "SUCCESS", "result": 3.5}, "when Django's worker has done it")
     status, _, _ = site.ask("/sums/11111111-2222-4333-8444-555555555555")
-    assert status == 404, f"Django should answer 404 for an id that never was, it answered {status}."
+    assert status == 404, f"Django should answer 404 for an unknown id, it answered {status}."
 
 
 def test_the_view_sends_after_the_commit(prompt):

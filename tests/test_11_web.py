@@ -219,7 +219,7 @@ def test_a_waiting_sum(site):
 
 
 @pytest.mark.step(
-    '`GET` answers `{"state": "SUCCESS", "result": 3.5}` when the worker has done it', "send-and-ask"
+    '`GET` answers `{"state": "SUCCESS", "result": 3.5}` when the task has succeeded', "send-and-ask"
 )
 def test_a_sum(celery_setup, site):
     """meta["status"] and meta["result"] of celery.backend.get_task_meta(id)."""
@@ -229,7 +229,8 @@ def test_a_sum(celery_setup, site):
 
 
 @pytest.mark.step(
-    '`GET` answers `{"state": "PROGRESS", "result": {"done": 1, "of": 4}}` while it runs', "send-and-ask"
+    '`GET` answers `{"state": "PROGRESS", "result": {"done": 1, "of": 4}}` while the task runs',
+    "send-and-ask",
 )
 @pytest.mark.isolated(count=0)
 def test_a_sum_in_progress(site, app):
@@ -240,7 +241,8 @@ def test_a_sum_in_progress(site, app):
 
 
 @pytest.mark.step(
-    '`GET` answers `{"state": "FAILURE"}` when it has failed, and doesn\'t show the exception', "a-failure"
+    '`GET` answers `{"state": "FAILURE"}` when the task has failed, and doesn\'t show the exception',
+    "a-failure",
 )
 @pytest.mark.isolated(count=0)
 def test_a_sum_that_failed(site, app):
@@ -250,18 +252,18 @@ def test_a_sum_that_failed(site, app):
     site.tells(path, {"state": "FAILURE"}, "when it has failed")
 
 
-@pytest.mark.step("an id that never was is answered with 404", "an-id-that-never-was")
+@pytest.mark.step("an unknown id is answered with 404", "an-unknown-id")
 @pytest.mark.isolated(count=0)
 def test_an_id_that_never_was(site):
     """Keep each id yourself before you send: Celery says PENDING for any id."""
     site.send([1])
     for id in "nothing", "11111111-2222-4333-8444-555555555555":
-        site.refuses(f"GET /sums/{id}, an id that never was,", site.ask(f"/sums/{id}"), 404)
+        site.refuses(f"GET /sums/{id}, an unknown id,", site.ask(f"/sums/{id}"), 404)
 
 
 @pytest.mark.step(
-    "what isn't a list of finite numbers, or has none or more than 1000, is answered with 422 and never sent",
-    "bad-input",
+    "anything but a list of 1 to 1000 finite numbers is answered with 422, and no message is sent",
+    "invalid-input",
 )
 @pytest.mark.isolated(count=0)
 def test_bad_input(site, app_under_test):
@@ -284,7 +286,7 @@ def test_bad_input(site, app_under_test):
         assert not sent, f"{what} should send nothing, it sent {sent} message."
 
 
-@pytest.mark.step("the record of a sum is committed before its message is sent", "an-id-that-never-was")
+@pytest.mark.step("the record of a sum is committed before its message is sent", "an-unknown-id")
 @pytest.mark.isolated(count=0)
 def test_the_message_comes_after_the_commit(site, app):
     """`with db:` commits at its end. Send after it."""
@@ -304,8 +306,8 @@ def test_the_message_comes_after_the_commit(site, app):
 
 
 @pytest.mark.step(
-    "a sum whose result Redis has forgotten, after `result_expires` seconds, is answered with 410",
-    "a-result-that-expired",
+    "a sum whose result Redis has deleted, after `result_expires` seconds, is answered with 410",
+    "an-expired-result",
 )
 @pytest.mark.isolated(count=0)
 def test_an_expired_result(app, monkeypatch):
@@ -320,7 +322,7 @@ def test_an_expired_result(app, monkeypatch):
 
 
 @pytest.mark.step(
-    "while Redis is down, both answer 503 within three seconds; once it is back, all is well",
+    "while Redis is down, `POST` and `GET` answer 503 within three seconds, and work again once Redis is back",
     "when-redis-is-down",
 )
 @pytest.mark.isolated(count=0, server=True)
