@@ -193,7 +193,7 @@ def test_traceback_on_python_3_11(says, monkeypatch):
 # Sending
 
 
-@row("`delay()` without a Redis")
+@row("`delay()` without Redis")
 def test_delay_without_a_redis(says, monkeypatch):
     pauses = []
 
@@ -214,7 +214,7 @@ def test_delay_without_a_redis(says, monkeypatch):
     )
 
 
-@row("A user's name in the URL of Redis")
+@row("A user name in the Redis URL")
 def test_user_in_the_url(says, app_under_test):
     redis = app_under_test.broker.client
     redis.execute_command("ACL", "SETUSER", "anna", "on", ">secret", "~*", "+@all", "&*")
@@ -256,7 +256,7 @@ def test_pydantic(says, worker, app):
     says(fetched(app.tasks["two.point"].delay({"x": 1})), "dict", "Point")
 
 
-@row("Two tasks of one name")
+@row("Two tasks with the same name")
 def test_two_tasks_of_one_name(says):
     app = own_app()
     own_task(app, name="same")
@@ -475,7 +475,7 @@ def test_inspect_json(says, worker, app):
     says(raised(lambda: len(json.loads(done.output))), "JSONDecodeError", 1)
 
 
-@row("Ctrl-C or SIGTERM just as a message comes")
+@row("Ctrl-C or SIGTERM just as a message arrives")
 def test_message_on_its_way_at_a_stop(says, app, app_under_test):
     """What the worker's event loop does, step by step: it asks for a message (BRPOP), one comes, and it stops."""
     connection = Connection(app_under_test.broker.celeryconfig["host_url"])
@@ -549,7 +549,7 @@ def test_second_sigterm(says, stopped):
     says(stopped["twice"], "PENDING", "SUCCESS")
 
 
-@row("The state of a task that a stop has cut off")
+@row("The state of a task that a shutdown interrupted")
 def test_state_of_what_was_cut_off(says, stopped):
     says(stopped["cold"], "PENDING", "RETRY")
 
@@ -647,14 +647,14 @@ def part(task, args=(), **options):
     }
 
 
-@row("A date from 5.7 to a worker of 5.1")
+@row("A date from a 5.7 client to a 5.1 worker")
 def test_date_from_the_other(says, worker, app, app_under_test):
     date = {"__type__": "date", "__value__": "2026-01-02"}
     app_under_test.broker.client.lpush("celery", message("a-date", "two.kind", (date,)))
     says(fetched(app.AsyncResult("a-date")), "dict", "date")
 
 
-@row("A chain with a chord in it from 5.1 to a worker of 5.7")
+@row("A chain that contains a chord, from a 5.1 client to a 5.7 worker")
 def test_chain_with_a_chord_from_the_other(says, worker, app, app_under_test):
     """What 5.1 sends for add.s(1, 1) | group(add.s(1), add.s(2)) | xsum.s(), without what has no effect here."""
     body = part("two.xsum", task_id="the-sum")
