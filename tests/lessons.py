@@ -86,7 +86,7 @@ class Lesson:
             if name == "without":
                 current.without.add(found)
             elif name == "workers":
-                current.workers = [] if found == "none" else found.split(",")
+                current.workers = [] if found == "none" else found.split(", ")
             elif name:
                 continue
             elif found.language == "diff":

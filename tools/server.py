@@ -28,6 +28,8 @@ from course import ROOT, STACK, URLS, chapter, port, wait_until
 HOST = "127.0.0.1"
 DATA = ROOT / ".course" / "redis"  # the embedded server's, in a folder for each port
 LABEL = "--filter=label=com.docker.compose"
+# The chapters with containers of their own.
+OWN = [path.parent.name for path in ROOT.glob("chapters/*/compose.yml")]
 # What the server logs last where it cannot read what it kept.
 DAMAGED = re.compile("Bad file format|Invalid AOF manifest|AOF file|end of file|corrupt", re.IGNORECASE)
 
@@ -186,16 +188,21 @@ def compose_program():
 def compose(*words, of="*", env=None, **options):
     """Run docker compose on this checkout's project for the learner's port; return the finished process.
 
-    A chapter may add to docker-compose.yml, in a file workers.yml: `of` is this chapter, or all of them.
+    A chapter may add to docker-compose.yml, in a file workers.yml: `of` is this chapter, or all of them. Or it has a
+    compose.yml, and a project, of its own.
     """
     if failure := no_docker():
         sys.exit(failure)
-    here = port()
+    here, name = port(), project(port())
     files = [ROOT / "docker-compose.yml", *sorted(ROOT.glob(f"chapters/{of}/workers.yml"))]
+    if of in OWN:
+        files, name = [ROOT / "chapters" / of / "compose.yml"], f"{name}-{of}"
     # Compose takes PWD for the folder, where both are the same, and labels the containers with it.
-    env = os.environ | {"PWD": str(ROOT), "REDIS_PORT": str(here), "STACK": STACK} | (env or {})
+    env = (
+        os.environ | {"PWD": str(ROOT), "REDIS_PORT": str(here), "STACK": STACK, "CHAPTER": of} | (env or {})
+    )
     env["COMPOSE_FILE"] = os.pathsep.join(map(str, files))
-    command = [*compose_program(), "-p", project(here), *words]
+    command = [*compose_program(), "-p", name, *words]
     return subprocess.run(command, cwd=ROOT, env=env, check=False, **options)
 
 
@@ -218,18 +225,21 @@ def services(of="*"):
 def up(number):
     """Start WORKERS workers of a chapter in containers, anew each time: they don't reload edited code."""
     of, workers = chapter(number), f"worker={os.environ.get('WORKERS') or 1}"
-    words = ["up", "-d", "--build", "--no-deps", "--force-recreate", "--scale", workers, *services(of)]
+    words = ["up", "-d", "--build", "--scale", workers]
+    words += [] if of in OWN else ["--no-deps", "--force-recreate", *services(of)]
     env = {"CHAPTER": number, "ARGS": os.environ.get("ARGS", "")}
     sys.exit(compose(*words, of=of, env=env).returncode)
 
 
 def logs(*options):
-    sys.exit(compose("logs", "--follow", *options, *services()).returncode)
+    running = [of for of in OWN if compose("ps", "--quiet", of=of, stdout=subprocess.PIPE).stdout]
+    words = [] if running else services()
+    sys.exit(compose("logs", "--follow", *options, *words, of=running[0] if running else "*").returncode)
 
 
 def down(*options):
     """Remove the containers. The messages that wait in Redis are kept, unless the option --volumes is given."""
-    sys.exit(compose("down", *options).returncode)
+    sys.exit(max(compose("down", *options, of=of).returncode for of in (*OWN, "*")))
 
 
 def stop():

@@ -162,6 +162,8 @@ def main(number, *options):
     if up:
         if failure := server.no_docker():
             sys.exit(failure)
+        if folder.name in server.OWN:  # which bring a Redis of their own
+            server.up(number)
         os.environ["REDIS"] = "docker"
         for name in course.URLS:  # containers use the server beside them
             os.environ.pop(name, None)

@@ -1,0 +1,35 @@
+"""The ledger for a Celery worker, which tries again while somebody else has locked it."""
+
+from datetime import UTC, datetime
+from sqlite3 import OperationalError
+
+from loguru import logger
+
+from libs import ledger
+from tasks.celery import app
+
+
+@app.task(
+    autoretry_for=(OperationalError,),
+    retry_backoff=True,
+    retry_jitter=False,
+    max_retries=3,
+    soft_time_limit=10,
+    time_limit=20,
+)
+def enter_request(id, amount):
+    """Enter an amount under an id, unless the id is there already; return the balance."""
+    logger.info("asked: {}: {}", id, amount)
+    balance = ledger.enter(id, amount)
+    logger.info("answer: {}", balance)
+    return balance
+
+
+@app.task(autoretry_for=(OperationalError,), retry_backoff=True, soft_time_limit=10, time_limit=20)
+def interest_request(rate):
+    """Enter today's interest, unless it is there already; return the balance."""
+    day = datetime.now(UTC).date().isoformat()
+    logger.info("asked: interest for {}, rate {}", day, rate)
+    balance = ledger.pay_interest(day, rate)
+    logger.info("answer: {}", balance)
+    return balance

@@ -1,0 +1,65 @@
+"""Arithmetic for a Celery worker.
+
+A client imports a task from here and calls its `delay`, which sends a message to the broker and
+returns at once. A worker, started in this folder with `celery -A tasks worker --loglevel=info`,
+takes the message, runs the function and stores what it returned in the result backend, where
+the client finds it.
+
+Each task logs what it was asked and what it answers, in whichever process runs it: the worker's
+terminal shows the lines of a message, the client's those of a plain call. They go to stderr.
+"""
+
+from loguru import logger
+
+from libs import math
+from tasks.celery import app
+
+
+@app.task
+def add_request(x, y):
+    """Return x + y."""
+    logger.info("asked: {} + {}", x, y)
+    result = math.add(x, y)
+    logger.info("answer: {}", result)
+    return result
+
+
+@app.task
+def sub_request(x, y):
+    """Return x - y."""
+    logger.info("asked: {} - {}", x, y)
+    result = math.sub(x, y)
+    logger.info("answer: {}", result)
+    return result
+
+
+@app.task
+def mul_request(x, y):
+    """Return x * y."""
+    logger.info("asked: {} * {}", x, y)
+    result = math.mul(x, y)
+    logger.info("answer: {}", result)
+    return result
+
+
+@app.task
+def divide_request(x, y):
+    """Return x / y."""
+    logger.info("asked: {} / {}", x, y)
+    result = math.divide(x, y)
+    logger.info("answer: {}", result)
+    return result
+
+
+@app.task(bind=True)
+def xsum_request(self, numbers):
+    """Return the sum of a list of numbers. Its state is PROGRESS while a worker adds them."""
+
+    def report(done, of):
+        if not self.request.called_directly:
+            self.update_state(state="PROGRESS", meta={"done": done, "of": of})
+
+    logger.info("asked: sum of {}", numbers)
+    result = math.xsum(numbers, report)
+    logger.info("answer: {}", result)
+    return result
