@@ -79,7 +79,7 @@ test-resilience: setup setup-test ## kill, interrupt and damage things, and see 
 bench: setup-test ## compare the course with what you would type without it (ARGS="start" for one figure)
 	$(RUN) tools/bench.py $(ARGS)
 picture: setup-test
-	@PICTURE=write $(ENV)/bin/python -m pytest -n 0 tests/test_1_picture.py
+	@PICTURE=write $(ENV)/bin/python -m pytest -n 0 tests/test_1_picture.py tests/test_*_timeline.py
 site: setup-site ## build the course as web pages in .course/site-pages
 	@.venv-site/bin/python tools/site/build.py
 site-serve: site ## build it, and show it on 127.0.0.1:8000

@@ -1,0 +1,21 @@
+"""Chapter 7's picture of two entries in each queue, which take half a second here. `make picture` draws it again."""
+
+import pytest
+import timeline
+from course import wait_until
+
+
+@pytest.mark.isolated(count=0, copy=True, **timeline.APP)
+def test_timeline_of_two_queues(app, app_under_test, number):
+    enter = app.tasks["tasks.ledger.enter_request"]
+    seen = timeline.Timeline(app_under_test, number, 0.5, "pay_day")
+
+    def pay_day(queue, ids):
+        first, second = (enter.s(id, 100).set(queue=queue) for id in ids)
+        first = first.delay()
+        wait_until(lambda: first.state == "STARTED")  # so that this is the one that has the lock
+        second.delay().get(timeout=20)
+
+    seen.section("queue celery, four processes", lambda: pay_day("celery", "ab"), 2)
+    seen.section("queue ledger, {} process", lambda: pay_day("ledger", "cd"), 2)
+    timeline.is_current("queues.svg", seen.drawn())
