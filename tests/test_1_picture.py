@@ -1,16 +1,15 @@
 """README's picture: what three terminals show of the lesson's first call. `make picture` draws it again."""
 
-import os
 import re
 
-from course import ROOT, wait_until
+from course import wait_until
 from grading import ready
 from lessons import PATIENCE, Session
 from pygments import highlight
 from pygments.formatters import SvgFormatter
 from pygments.lexers import PythonConsoleLexer, TextLexer
+from timeline import is_current
 
-PICTURE = ROOT / "docs" / "picture.svg"
 # What differs from run to run, and what it becomes.
 NORMAL = {
     r"\b([0-9a-f]{8})(-[0-9a-f]{4}){3}-[0-9a-f]{12}": r"\1",  # an id is cut to what `make messages` shows of it
@@ -77,10 +76,4 @@ def drawn(lesson, panes):
 
 
 def test_picture_is_what_the_blocks_give(lesson):
-    picture = drawn(lesson, recorded(lesson))
-    if os.environ.get("PICTURE") == "write":
-        PICTURE.write_text(picture)
-    shown = PICTURE.read_text() if PICTURE.exists() else "nothing"
-    assert shown == picture, (
-        "docs/picture.svg should show what the lesson's first call gives: type make picture."
-    )
+    is_current("picture.svg", drawn(lesson, recorded(lesson)))

@@ -11,7 +11,7 @@ from course import wait_until
 @pytest.mark.isolated(**timeline.APP)
 def test_timeline_of_retries(app, app_under_test, number, ledger):
     enter = app.tasks["tasks.ledger.enter_request"]
-    seen = timeline.Timeline(app_under_test, number, 1)
+    seen = timeline.Timeline(app_under_test, number, 1, 7)
 
     def released():
         lock.execute("BEGIN IMMEDIATE")

@@ -8,7 +8,7 @@ from course import wait_until
 @pytest.mark.isolated(count=0, copy=True, **timeline.APP)
 def test_timeline_of_two_queues(app, app_under_test, number):
     enter = app.tasks["tasks.ledger.enter_request"]
-    seen = timeline.Timeline(app_under_test, number, 0.5, "pay_day")
+    seen = timeline.Timeline(app_under_test, number, 0.5, 1.5, "pay_day")
 
     def pay_day(queue, ids):
         first, second = (enter.s(id, 100).set(queue=queue) for id in ids)
@@ -16,6 +16,6 @@ def test_timeline_of_two_queues(app, app_under_test, number):
         wait_until(lambda: first.state == "STARTED")  # so that this is the one that has the lock
         second.delay().get(timeout=20)
 
-    seen.section("queue celery, four processes", lambda: pay_day("celery", "ab"), 2)
-    seen.section("queue ledger, {} process", lambda: pay_day("ledger", "cd"), 2)
+    seen.section("queue celery, 4 processes, 0.5 s an entry", lambda: pay_day("celery", "ab"), 2)
+    seen.section("queue ledger, {} process, 0.5 s an entry", lambda: pay_day("ledger", "cd"), 2)
     timeline.is_current("queues.svg", seen.drawn())
