@@ -76,6 +76,7 @@ test-browser: setup-test ## run the tests that look at a page in a browser
 	$(PYTEST) -k browser $(ARGS)
 test-resilience: setup setup-test ## kill, interrupt and damage things, and see what survives
 	$(PYTEST) tests/resilience --dist load $(ARGS)
+	@PICTURE=check $(ENV)/bin/python -m pytest -n 0 tests/test_*_timeline.py
 bench: setup-test ## compare the course with what you would type without it (ARGS="start" for one figure)
 	$(RUN) tools/bench.py $(ARGS)
 picture: setup-test

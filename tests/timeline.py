@@ -59,8 +59,10 @@ class Timeline:
 
         With a sign, the app gets the changes and workers of the session of the lesson that shows it, and sleeps a unit.
         """
-        if os.environ.get("DIR"):
-            pytest.skip("a picture is of the course's own chapter")
+        if os.environ.get("DIR") or not os.environ.get("PICTURE"):
+            pytest.skip(
+                "its times need a machine with nothing else to do: make picture, or make test-resilience"
+            )
         lesson = Lesson(folder(number) / "README.md")
         for session in lesson.sessions() if sign else ():
             if any(sign in block.source for block in session.blocks):
