@@ -60,9 +60,7 @@ class Timeline:
         With a sign, the app gets the changes and workers of the session of the lesson that shows it, and sleeps a unit.
         """
         if os.environ.get("DIR") or not os.environ.get("PICTURE"):
-            pytest.skip(
-                "its times need a machine with nothing else to do: make picture, or make test-resilience"
-            )
+            pytest.skip("its times need a machine with nothing else to do: make picture, or make test-resilience")
         lesson = Lesson(folder(number) / "README.md")
         for session in lesson.sessions() if sign else ():
             if any(sign in block.source for block in session.blocks):
@@ -95,7 +93,7 @@ class Timeline:
 
     def row(self, arguments, begin, at, states):
         """Draw a call that is sent at `begin` in the picture, which is `at` in the log."""
-        self.y += 26
+        self.y += 29
         y = self.y
         self.add(TEXT, "call", 14, y + 4, f"({arguments})")
         self.add(SENT, self.x(begin) - 14, y)
@@ -104,7 +102,7 @@ class Timeline:
             x, to, middle = self.x(begin), self.x(end), self.x((begin + end) / 2)
             if state == "STARTED" and to > x:
                 self.add(WAITS, x, y, to)
-                self.add(TEXT, "mid", middle, y - 5, f"{end - begin:g} s")
+                self.add(TEXT, "mid", middle, y - 7, f"{end - begin:g} s")
             elif state == "SUCCESS" and to > x:
                 self.add(RUNS, x, y - 9, to - x)
                 self.add(TEXT, "mid", middle, y + 4, value)
