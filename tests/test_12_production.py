@@ -62,7 +62,7 @@ def services(number):
     text = re.sub(r"\$\{\w+(?::?-([^}]*))?\}", lambda found: found[1] or "", path.read_text())
     try:
         found = yaml.safe_load(text)["services"]
-        return [Service(name, given) for name, given in found.items()]
+        return [Service(name, given if isinstance(given, dict) else {}) for name, given in found.items()]
     except yaml.YAMLError as error:
         what = " ".join(str(error).split())
     except (TypeError, KeyError, AttributeError):
