@@ -23,10 +23,10 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parent.parent / "tools"))
 import course
 
-SECONDS = 10  # that a step may take; importing the files may take half of it
+SECONDS = 10  # that a step may take, and so may importing the files
 # Imports modules, and leaves with a status that no code of an attempt has by chance. Late, it says where it stands.
 IMPORT = f"""import faulthandler, importlib, os, signal, sys
-signal.alarm({SECONDS}); faulthandler.dump_traceback_later({SECONDS // 2}, exit=True)
+signal.alarm({2 * SECONDS}); faulthandler.dump_traceback_later({SECONDS}, exit=True)
 [importlib.import_module(name) for name in sys.argv[1:]]
 os._exit(66)"""
 NOWHERE = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
@@ -64,7 +64,7 @@ def import_problem(folder, chapter):
     if status == 66:
         return None
     if late:
-        return f"{place}importing this should finish within {SECONDS // 2} seconds, and didn't: does it loop, or wait?"
+        return f"{place}importing this should finish within {SECONDS} seconds, and didn't: does it loop, or wait?"
     if "Traceback" in said:
         return place + next(line for line in reversed(said.splitlines()) if line.strip())
     return f"Importing the files made Python exit (status {status}): does one of them call exit at its top level?"

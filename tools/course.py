@@ -5,6 +5,8 @@ usage: course.py NUMBER COMMAND [ARGUMENT...], to run a command in a chapter's f
 
 import os
 import re
+import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +22,8 @@ CHAPTER = re.compile(r"\d+-[a-z0-9-]+")
 URLS = ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")
 # What would lead a child process to another server, or make to another target.
 FOREIGN = ("ARGS", "CELERY_", "DIR", "LOGURU_", "MAKE", "MFLAGS", "REDIS", "STACK")
+# The file, and a text in it, without which there is nothing to run for a program.
+NEEDS = {"beat": ("*.py", "beat_schedule|periodic"), "pytest": ("*test*.py", ""), "uvicorn": ("web.py", "")}
 
 
 def number_of(chapter):
@@ -45,15 +49,15 @@ def folder(number, home="chapters"):
     name, own = chapter(number), os.environ.get("DIR")
     path = Path(own or ROOT / home / name).expanduser().resolve()
     if not path.is_dir():
-        start = f"make chapter-{number}-start" + (f" DIR={own}" if own else "")
+        start = f"make chapter-{number}-start" + (f" DIR={shlex.quote(own)}" if own else "")
         sys.exit(f"There is no folder {path}: {start} makes it.")
     return path
 
 
 def short(path):
-    """Return a path as a reader knows it: from the top of the checkout."""
+    """Return a path as a reader knows it and types it: from the top of the checkout, and quoted where a shell wants that."""
     path = Path(path)
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+    return shlex.quote(str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path))
 
 
 def port():
@@ -99,18 +103,40 @@ def point_to_port(has_backend):
             os.environ.setdefault(name, f"redis://127.0.0.1:{port()}/0")
 
 
-def run(number, *command):
+def look(command):
+    """End with a sentence where a program would do nothing, show a traceback, or wait for Redis without a word."""
+    text, tops = " ".join(command), [Path.cwd(), *(ROOT / "chapters" / name for name in CHAPTERS)]
+    for word in NEEDS.keys() & set(command):
+        name, sign = NEEDS[word]
+        has = (top for top in tops if any(re.search(sign, f.read_text("latin-1")) for f in top.rglob(name)))
+        if (first := next(has)) != tops[0]:
+            sys.exit(f"{short(tops[0])} has nothing for {word}: {short(first)} is the first that has.")
+    for word, usual in (("flower", 5555), ("uvicorn", 8000)):
+        named = re.findall(r"--port[ =](\d+)", text) or [os.environ.get(f"{word.upper()}_PORT", usual)]
+        try:
+            word in command and socket.create_server(("127.0.0.1", int(named[-1]))).close()
+        except (OSError, OverflowError, ValueError):
+            sys.exit(f"Port {named[-1]} is in use or forbidden: take another, as in ARGS=--port={usual + 1}.")
+    if {"flower", "watch.py"} & set(command):
+        import worker
+
+        if app := worker.find_app():
+            worker.connect(app.conf.broker_url, "broker_url", URLS[0])
+
+
+def run(number, program, *options):
     """Become one of the stack's programs in the chapter's folder."""
     os.chdir(folder(number))
     os.environ["PATH"] = f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    python = str(PROGRAMS / "python")
     if port() != 6379:
         asked = f"from celery.app.utils import find_app; exit(not find_app({APP!r}).conf.result_backend)"
-        python = [PROGRAMS / "python", "-c", asked]
-        point_to_port(not subprocess.run(python, capture_output=True, check=False).returncode)
-    # By its path: a folder with a colon in its name cannot be on PATH.
-    program = str(PROGRAMS / command[0])
-    os.execv(program, [program, *command[1:]])
+        point_to_port(not subprocess.run([python, "-c", asked], capture_output=True, check=False).returncode)
+    look([program, *options])
+    # By its path: a folder with a colon in its name cannot be on PATH. By Python, as a moved checkout's programs name another.
+    os.execv(python, [python, *([] if program == "python" else [str(PROGRAMS / program)]), *options])
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
     run(*sys.argv[1:])

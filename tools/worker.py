@@ -64,7 +64,7 @@ def connect(url, setting, variable):
         if isinstance(error, redis.ResponseError):
             sys.exit(f"{where} refuses writes ({error}): {instead} another server's URL.")
         sys.exit(
-            f"No Redis answers at {where} ({error}): start it, or {instead} a server's URL, or unset both."
+            f"No Redis answers at {where} ({error}): make redis starts one, or {instead} a server's URL, or unset both."
         )
 
 
