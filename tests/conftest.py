@@ -86,11 +86,9 @@ def number(request):
 def folder(number, tmp_path_factory):
     """The folder under test, the chapter's own or the learner's; a copy where the chapter's .gitignore names what it writes."""
     folder = course.folder(number)
-    ignored = course.ROOT / "chapters" / course.chapter(number) / ".gitignore"
-    if not ignored.exists():
+    if not (course.ROOT / "chapters" / course.chapter(number) / ".gitignore").exists():
         return folder
-    written = [f"{name.strip('/')}*" for name in ignored.read_text().split()]
-    left_out = shutil.ignore_patterns("__pycache__", ".*", *written)
+    left_out = shutil.ignore_patterns("__pycache__", ".*", *(f"{name}*" for name in course.written()))
     return shutil.copytree(folder, tmp_path_factory.mktemp("copy") / folder.name, ignore=left_out)
 
 

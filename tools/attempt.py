@@ -22,10 +22,11 @@ def before(name):
 
 
 def files_of(folder):
-    """Return the text files of an app, as paths from its folder: neither the lesson nor what is hidden or compiled."""
+    """Return the text files of an app, as paths from its folder: not the lesson, nor what is hidden, compiled or written."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and b"\0" not in path.read_bytes()]
     found = [path.relative_to(folder) for path in paths if path.name != "README.md"]
-    return [path for path in found if not any(part.startswith((".", "__pycache__")) for part in path.parts)]
+    no = (".", "__pycache__", *course.written())
+    return [path for path in found if not any(part.startswith(no) for part in path.parts)]
 
 
 def start(number):

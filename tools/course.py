@@ -60,6 +60,12 @@ def short(path):
     return shlex.quote(str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path))
 
 
+def written():
+    """Return what the names of files begin with that chapters write, as their .gitignore files list them."""
+    ignored = (path.read_text().split() for path in ROOT.glob("chapters/*/.gitignore"))
+    return {name.strip("/*") for names in ignored for name in names}
+
+
 def port():
     """Return the port of the learner's Redis server: REDIS_PORT, or 6379."""
     text = os.environ.get("REDIS_PORT") or "6379"
