@@ -118,11 +118,11 @@ def look(command):
         if (first := next(has)) != tops[0]:
             sys.exit(f"{short(tops[0])} has nothing for {word}: {short(first)} is the first that has.")
     for word, usual in (("flower", 5555), ("uvicorn", 8000)):
-        named = re.findall(r"--port[ =](\d+)", text) or [os.environ.get(f"{word.upper()}_PORT", usual)]
+        named = re.findall(r"--port[ =](\S+)", text) or [os.environ.get(f"{word.upper()}_PORT", usual)]
         try:
             word in command and socket.create_server(("127.0.0.1", int(named[-1]))).close()
         except (OSError, OverflowError, ValueError):
-            sys.exit(f"Port {named[-1]} is in use or forbidden: take another, as in ARGS=--port={usual + 1}.")
+            sys.exit(f"Port {named[-1]} is taken or not allowed: try another, as in ARGS=--port={usual + 1}.")
     if {"flower", "watch.py"} & set(command):
         import worker
 
