@@ -134,13 +134,14 @@ def run(number, program, *options):
     """Become one of the stack's programs in the chapter's folder."""
     os.chdir(folder(number))
     os.environ["PATH"] = f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    python = str(PROGRAMS / "python")
     if port() != 6379:
         asked = f"from celery.app.utils import find_app; exit(not find_app({APP!r}).conf.result_backend)"
-        point_to_port(not subprocess.run([python, "-c", asked], capture_output=True, check=False).returncode)
+        python = [PROGRAMS / "python", "-c", asked]
+        point_to_port(not subprocess.run(python, capture_output=True, check=False).returncode)
     look([program, *options])
-    # By its path: a folder with a colon in its name cannot be on PATH. By Python, as a moved checkout's programs name another.
-    os.execv(python, [python, *([] if program == "python" else [str(PROGRAMS / program)]), *options])
+    # By its path: a folder with a colon in its name cannot be on PATH.
+    program = str(PROGRAMS / program)
+    os.execv(program, [program, *options])
 
 
 if __name__ == "__main__":

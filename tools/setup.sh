@@ -16,6 +16,8 @@ if [ $env = .venv-pinned ]; then
     hint="install Python 3.11, or use the current stack with STACK=latest"
 fi
 mark=$env/installed-$1
+# In a checkout that was moved, programs name a Python where it was.
+[ ! -e $env/place ] || [ -d "$(cat $env/place)" ] || rm -rf $env
 # A Python that was upgraded or uninstalled leaves a link that leads nowhere.
 if [ -x $env/bin/python ] && [ "$(cat "$mark" 2>/dev/null)" = "$(cksum "$lock")" ]; then
     exit
@@ -40,4 +42,5 @@ sh tools/uv.sh pip install --quiet --require-hashes --no-deps --python $env --re
 # What a worker imports is compiled by two processes, which its first start would do alone.
 { echo $env/lib/*/site-packages/[_a-k]* && echo $env/lib/*/site-packages/[l-z]*; } |
     xargs -P 2 -L 1 $env/bin/python -m compileall -q -x '/(setuptools|valkey|wcwidth)/' >/dev/null || true
+(cd $env/bin && pwd -P) >$env/place
 cksum "$lock" >"$mark"
