@@ -76,4 +76,4 @@ def drawn(lesson, panes):
 
 
 def test_picture_is_what_the_blocks_give(lesson):
-    is_current("picture.svg", drawn(lesson, recorded(lesson)))
+    is_current("picture.svg", lambda: drawn(lesson, recorded(lesson)))

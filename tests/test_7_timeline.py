@@ -10,12 +10,13 @@ def test_timeline_of_two_queues(app, app_under_test, number):
     enter = app.tasks["tasks.ledger.enter_request"]
     seen = timeline.Timeline(app_under_test, number, 0.5, 1.5, "pay_day")
 
-    def pay_day(queue, ids):
-        first, second = (enter.s(id, 100).set(queue=queue) for id in ids)
+    def pay_day(queue):
+        (app_under_test.folder / "ledger.db").unlink(missing_ok=True)
+        first, second = (enter.s(id, 100).set(queue=queue) for id in "ab")
         first = first.delay()
         wait_until(lambda: first.state == "STARTED")  # so that this is the one that has the lock
         second.delay().get(timeout=20)
 
-    seen.section("queue celery, 4 processes, 0.5 s an entry", lambda: pay_day("celery", "ab"), 2)
-    seen.section("queue ledger, {} process, 0.5 s an entry", lambda: pay_day("ledger", "cd"), 2)
-    timeline.is_current("queues.svg", seen.drawn())
+    four = ("queue celery, 4 processes, 0.5 s an entry", lambda: pay_day("celery"), 2)
+    one = ("queue ledger, {} process, 0.5 s an entry", lambda: pay_day("ledger"), 2)
+    timeline.is_current("queues.svg", lambda: seen.drawn(four, one), tries=3)
