@@ -62,7 +62,9 @@ class Timeline:
         With a sign, the app gets the changes and workers of the session of the lesson that shows it, and sleeps a unit.
         """
         if os.environ.get("DIR") or not os.environ.get("PICTURE"):
-            pytest.skip("its times need a machine with nothing else to do: make picture, or make test-resilience")
+            pytest.skip(
+                "its times need a machine with nothing else to do: make picture, or make test-resilience"
+            )
         lesson = Lesson(folder(number) / "README.md")
         for session in lesson.sessions() if sign else ():
             if any(sign in block.source for block in session.blocks):
