@@ -358,13 +358,13 @@ def test_inspect_ping_with_a_destination_asks_one_worker(worker, app_under_test)
 
 
 def test_the_units_are_right(tmp_path):
-    """As systemd sees them, with this environment in the place of the server's."""
+    """As systemd sees them, with a program that is here in the place of the server's."""
     if not shutil.which("systemd-analyze"):
         pytest.skip("systemd-analyze is not installed")
     units = []
     for path in (course.folder("12") / "systemd").iterdir():
         units.append(tmp_path / path.name.replace("@", "@ledger"))
-        units[-1].write_text(path.read_text().replace("/opt/sums/venv/bin", str(PROGRAMS)))
+        units[-1].write_text(re.sub(r"/opt/sums/venv/bin/\w+", "/bin/true", path.read_text()))
     done = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
     said = [line for line in done.stderr.splitlines() if str(tmp_path) in line or "celery" in line]
     assert len(units) == 2 and not said, f"systemd should find nothing wrong in the units, and said: {said}"
