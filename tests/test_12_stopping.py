@@ -73,7 +73,10 @@ def test_what_a_stop_does(outcomes, way):
     if way not in outcomes:
         pytest.skip("a container's signals go to its first process: make test")
     *_, wanted = WAYS[way]
-    assert outcomes[way] == wanted, (
+    done, waiting, _ = wanted
+    # Now and then, Celery 5.1 takes once more what it has just given back, and keeps that until the visibility timeout.
+    taken_again = (done, waiting - 1, 1) if PINNED and waiting else wanted
+    assert outcomes[way] in (wanted, taken_again), (
         f"After {way}, of four tasks (finished, in the queue, in unacked) should be {wanted}, and {outcomes[way]} are."
     )
 
