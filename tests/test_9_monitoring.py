@@ -175,7 +175,7 @@ def test_watch(celery_setup, app, app_under_test):
         f"watch.py should print what a task that failed has raised, it printed {lines}."
     )
     node.kill("SIGINT")
-    assert wait_until(lambda: node.status == "exited", 3), "watch.py should end at Ctrl-C, and didn't."
+    assert wait_until(lambda: node.status == "exited", 15), "watch.py should end at Ctrl-C, and didn't."
     assert "Traceback" not in node.logs(), (
         f"watch.py should end without a traceback at Ctrl-C, it ended with {node.logs().splitlines()[-1]}."
     )
