@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import celery.app.builtins  # noqa: F401  registers Celery's own tasks
@@ -30,6 +31,8 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    # A shell lets what it runs in the background ignore Ctrl-C, and so the programs that tests press it in.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if number := config.option.chapter:
         try:
             course.folder(number)
