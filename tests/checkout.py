@@ -7,13 +7,14 @@ import subprocess
 import pytest
 from course import PROGRAMS, ROOT, STACK, environment, free_port
 
+NOT_COPIED = shutil.ignore_patterns(".git", ".venv*", ".course", "my", "__pycache__", ".*_cache")
+
 
 class Checkout:
     """A copy of the checkout, so a compose project of its own, on a free port."""
 
     def __init__(self, folder, port):
-        ignored = shutil.ignore_patterns(".git", ".venv*", ".course", "my", "__pycache__", ".*_cache")
-        self.folder = shutil.copytree(ROOT, folder, ignore=ignored)
+        self.folder = shutil.copytree(ROOT, folder, ignore=NOT_COPIED)
         (folder / PROGRAMS.parent.name).symlink_to(PROGRAMS.parent)
         self.port, self.env = port, environment() | {"STACK": STACK}
 

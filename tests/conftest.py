@@ -91,8 +91,7 @@ def folder(number, tmp_path_factory):
     folder = course.folder(number)
     if not (course.ROOT / "chapters" / course.chapter(number) / ".gitignore").exists():
         return folder
-    left_out = shutil.ignore_patterns("__pycache__", ".*", *(f"{name}*" for name in course.written()))
-    return shutil.copytree(folder, tmp_path_factory.mktemp("copy") / folder.name, ignore=left_out)
+    return shutil.copytree(folder, tmp_path_factory.mktemp("copy") / folder.name, ignore=IGNORED)
 
 
 @pytest.fixture(scope="module")

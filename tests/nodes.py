@@ -29,7 +29,9 @@ from redis import StrictRedis
 TESTS = Path(__file__).resolve().parent
 CELERYS_OWN = set(_state._on_app_finalizers)
 # What a copy of a chapter leaves out.
-IGNORED = shutil.ignore_patterns("__pycache__", ".*")
+# What a copy of an app leaves out: what is hidden or compiled, and what chapters write.
+NOT_CODE = ("__pycache__", ".*", *(f"{name}*" for name in course.written()))
+IGNORED = shutil.ignore_patterns(*NOT_CODE)
 # A result that is deleted after its server has gone would look for it, for 20 seconds.
 del AsyncResult.__del__
 

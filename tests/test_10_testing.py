@@ -13,9 +13,9 @@ from pathlib import Path
 import course
 import pytest
 from course import wait_until
+from nodes import NOT_CODE
 
 OWN_TESTS = Path(__file__).with_name("test_10_own_tests")
-IGNORED = ("__pycache__", ".*", "*.db", "celerybeat*")
 # What celeryconfig.py names is none, and says so at once: nobody waits for a server, or uses the learner's own.
 NO_REDIS = ("celeryconfig.py", 'broker_url = result_backend = "no-redis-here://"')
 
@@ -23,7 +23,7 @@ NO_REDIS = ("celeryconfig.py", 'broker_url = result_backend = "no-redis-here://"
 class Runs:
     """pytest in copies of a folder, each with text added to some of its files, in the background: see mutants.py."""
 
-    def __init__(self, reaper, folder, temp, planted, ignored=IGNORED):
+    def __init__(self, reaper, folder, temp, planted, ignored=NOT_CODE):
         self.reaper, self.temp, self.name = reaper, temp, folder.name
         for name, texts in planted.items():
             copy = shutil.copytree(folder, temp / name / folder.name, ignore=shutil.ignore_patterns(*ignored))
@@ -390,7 +390,7 @@ def claims(nodes, number, tmp_path_factory):
             name: [("tests/conftest.py", added), ("tests/test_claim.py", test)]
             for name, (added, test) in CLAIMS.items()
         },
-        (*IGNORED, "test_*.py"),
+        (*NOT_CODE, "test_*.py"),
     )
     yield runs
     runs.close()

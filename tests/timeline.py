@@ -7,7 +7,6 @@ import pytest
 from course import ROOT, folder, wait_until
 from grading import ready
 from lessons import Lesson
-from nodes import WorkerProcess
 
 # With STARTED, `make messages` shows when a run begins, and in which process.
 APP = {"slow_tasks": True, "settings": {"task_track_started": True}}
@@ -73,9 +72,12 @@ class Timeline:
                     lesson.change(app.folder, edit)
                 for options in session.workers:
                     app.add_worker(options.split())
-        command = ["python", ROOT / "tools/messages.py", app.broker.celeryconfig["host_url"]]
-        app.others.append(WorkerProcess(app.nodes.reaper, "timeline", app.nodes.folder, command, ROOT, {}))
-        self.log, self.unit, self.length = app.others[-1].logs, unit, length
+        url = app.broker.celeryconfig["host_url"]
+        self.log, self.unit, self.length = (
+            app.start("python", ROOT / "tools/messages.py", url).logs,
+            unit,
+            length,
+        )
         for worker in app.workers:
             ready(worker)
         wait_until(self.log)

@@ -9,11 +9,11 @@ import pexpect
 import psutil
 import pytest
 from celery import Celery
+from checkout import NOT_COPIED
 from course import FOREIGN, PROGRAMS, ROOT, STACK, free_port, wait_until
 from redis import StrictRedis
 from server import answers
 
-NOT_COPIED = shutil.ignore_patterns(".course", ".git", ".venv*", "__pycache__", ".*_cache")
 # What a shell would run or trip over, and PATH cut in two.
 AWKWARD = """it's my "course" $HOME $(touch ran) `touch ran` a:b"""
 
