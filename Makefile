@@ -72,7 +72,7 @@ test-docker: setup-test ## run them on containers
 test-browser: setup-test ## run the tests that look at a page in a browser
 	@sh tools/setup.sh $(STACK)-browser
 	$(PYTEST) -k browser $(ARGS)
-test-resilience: setup setup-test ## kill, interrupt and damage things, and see what survives
+test-resilience: setup setup-web setup-test ## kill, interrupt and damage things, and see what survives
 	$(PYTEST) tests/resilience --dist load $(ARGS)
 	@PICTURE=check $(ENV)/bin/python -m pytest -n 0 tests/test_*_timeline.py
 bench: setup-test ## compare the course with what you would type without it (ARGS="start" for one figure)
