@@ -39,8 +39,9 @@ esac
 sh tools/uv.sh pip install --quiet --require-hashes --no-deps --python $env --requirement "$lock" ||
     fail "The packages could not be installed: with a network, type the command again."
 [ $env != .venv ] || $env/bin/python tools/fix_billiard.py
-# What a worker imports is compiled by two processes, which its first start would do alone.
+# What a worker imports is compiled by two processes, which its first start would do alone. Tests start many: all is compiled.
+case $1 in *-test) rare=^$ ;; *) rare='/(setuptools|valkey|wcwidth)/' ;; esac
 { echo $env/lib/*/site-packages/[_a-k]* && echo $env/lib/*/site-packages/[l-z]*; } |
-    xargs -P 2 -L 1 $env/bin/python -m compileall -q -x '/(setuptools|valkey|wcwidth)/' >/dev/null || true
+    xargs -P 2 -L 1 $env/bin/python -m compileall -q -x "$rare" >/dev/null || true
 (cd $env/bin && pwd -P) >$env/place
 cksum "$lock" >"$mark"
