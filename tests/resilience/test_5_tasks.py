@@ -10,7 +10,13 @@ from grading import gives
 
 ADD = "tasks.math.add_request"
 # And how many workers it ends: those that take it until it is gone, at most two here.
-MALFORMED = [({"body": "nonsense"}, 0), ("nonsense", 1), ({"body": "[]"}, 2), ({"timelimit": "x"}, 2)]
+MALFORMED = [
+    ({"body": "nonsense"}, 0),
+    ("nonsense", 1),
+    ("[" * 9000, 1),
+    ({"body": "[]"}, 2),
+    ({"timelimit": "x"}, 2),
+]
 
 
 def test_killed_server_loses_at_most_the_message_on_its_way(checkout, turn):
@@ -43,7 +49,7 @@ def test_killed_server_loses_at_most_the_message_on_its_way(checkout, turn):
 
 
 @pytest.mark.isolated
-@pytest.mark.parametrize("malformed, ends", MALFORMED, ids=str)
+@pytest.mark.parametrize("malformed, ends", MALFORMED, ids=lambda each: str(each)[:30])
 def test_malformed_message_ends_no_worker_one_or_all(worker, app, app_under_test, redis, malformed, ends):
     """A text is pushed as it is; else it is what differs from a message of Celery's own."""
     if isinstance(malformed, str):
