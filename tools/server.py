@@ -83,26 +83,24 @@ def start():
     if os.environ.get(URLS[0]):
         return f"Redis: the server that {URLS[0]} names; nothing is started."
     wanted, here = os.environ.get("REDIS", ""), port()
-    at = f"{HOST}:{here}"
     if wanted not in ("", "docker", "embedded"):
         sys.exit(f"REDIS={wanted} is unknown: set it to docker or embedded, or leave it out.")
-    reply = ask(here, "PING")
-    patience = 60 if (reply or "").startswith("-LOADING") else 0
-    if reply and wait_until(lambda: answers(here), patience):
-        of_docker = wanted and containers(project(here))
-        kind = "embedded" if is_embedded(here) else "docker" if of_docker else "other"
-        if wanted not in ("", kind):
-            sys.exit(
-                f"REDIS={wanted} cannot start: another server is at {at}; make stop stops it if it's ours."
-            )
-        return f"Redis: the {'embedded server' if kind == 'embedded' else 'server that already answers'} at {at}."
-    if reply is not None:
+    wait_until(lambda: not (ask(here, "PING") or "").startswith("-LOADING"), 60)
+    if answers(here):
+        embedded = is_embedded(here)
+        if wanted and not (embedded if wanted == "embedded" else containers(project(here))):
+            other = f"another server is at {HOST}:{here}; make stop stops it if it's ours."
+            sys.exit(f"REDIS={wanted} cannot start: {other}")
+        return (
+            f"Redis: the {'embedded server' if embedded else 'server that already answers'} at {HOST}:{here}."
+        )
+    if ask(here, "PING") is not None:
         other = f"take another with REDIS_PORT={here + 1}"
         sys.exit(f"Port {here} is in use by {holder(here)}, which isn't Redis: {other}.")
     if wanted != "embedded":
         failure = no_docker() or start_container(here)
         if not failure:
-            return f"Redis: a Docker container at {at}."
+            return f"Redis: a Docker container at {HOST}:{here}."
         if wanted:
             sys.exit(f"{failure} REDIS=embedded goes on without Docker.")
         if failure.startswith("Docker"):
@@ -112,35 +110,27 @@ def start():
 
 def start_embedded(port):
     folder = DATA / str(port)
+    kept = folder / "appendonlydir"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         # Tasks that wait are still there after a stop. Each write reaches the system before its reply, whatever the
         # disk does then: a killed server loses nothing.
         launch(port, folder, appendonly="yes", appendfsync="no")
+        # Where another terminal was quicker, ours has ended and the other's answers.
+        if answers(port):
+            return f"Redis: the embedded server, started at {HOST}:{port}."
+        reason = (folder / "valkey.log").read_text(errors="replace").rpartition(" # ")[2].partition("\n")[0]
     except OSError as error:
         wrong = f"cannot keep its data in {folder} ({error.strerror})"
         sys.exit(f"The embedded Redis server {wrong}: fix that, or use Docker.")
-    # Where another terminal was quicker, ours has ended and the other's answers.
-    if answers(port):
-        return f"Redis: the embedded server, started at {HOST}:{port}."
-    reason, kept = why_it_ended(folder), folder / "appendonlydir"
+    if shutil.disk_usage(folder).free < 100_000:
+        reason = f"no space left for {folder}"
     if not DAMAGED.search(reason) or not kept.exists():
         sys.exit(f"The embedded Redis server did not start ({reason}): fix that, or use Docker.")
     aside = folder / time.strftime(f"damaged-%Y%m%d-%H%M%S-{os.getpid()}")
     kept.rename(aside)
     print(f"The data of the embedded Redis server is damaged ({reason}): it is kept in {aside}.")
     return start_embedded(port)
-
-
-def why_it_ended(folder):
-    """Return the last line of the server's log, without its date, or what kept it from writing one."""
-    if shutil.disk_usage(folder).free < 100_000:
-        return f"no space left for {folder}"
-    try:
-        lines = (folder / "valkey.log").read_text(errors="replace").split("\n")
-    except OSError as error:
-        return f"{folder / 'valkey.log'}: {error.strerror}"
-    return next((line.partition(" # ")[2] for line in reversed(lines) if " # " in line), "its log is empty")
 
 
 def holder(port):
@@ -185,7 +175,7 @@ def compose_program():
     return next(found, None)
 
 
-def compose(*words, of="*", env=None, **options):
+def compose(*words, of="*", **options):
     """Run docker compose on this checkout's project for the learner's port; return the finished process.
 
     A chapter may add to docker-compose.yml, in a file workers.yml: `of` is this chapter, or all of them. Or it has a
@@ -197,21 +187,19 @@ def compose(*words, of="*", env=None, **options):
     files = [ROOT / "docker-compose.yml", *sorted(ROOT.glob(f"chapters/{of}/workers.yml"))]
     if of in OWN:
         files, name = [ROOT / "chapters" / of / "compose.yml"], f"{name}-{of}"
+    env = {"REDIS_PORT": str(here), "STACK": STACK, "CHAPTER": of.partition("-")[0]}
     # Compose takes PWD for the folder, where both are the same, and labels the containers with it.
-    env = (
-        os.environ | {"PWD": str(ROOT), "REDIS_PORT": str(here), "STACK": STACK, "CHAPTER": of} | (env or {})
-    )
-    env["COMPOSE_FILE"] = os.pathsep.join(map(str, files))
+    env |= {"PWD": str(ROOT), "COMPOSE_FILE": os.pathsep.join(map(str, files))}
     command = [*compose_program(), "-p", name, *words]
-    return subprocess.run(command, cwd=ROOT, env=env, check=False, **options)
+    return subprocess.run(command, cwd=ROOT, env=os.environ | env, check=False, **options)
 
 
 def start_container(port):
     """Start the service redis of docker-compose.yml; return what went wrong, or None."""
     done = compose("up", "-d", "redis", capture_output=True, text=True)
     if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
-        return f"Docker could not start Redis ({lines[-1].strip().rstrip('.')})."
+        reason = done.stderr.strip().rpartition("\n")[2]
+        return f"Docker could not start Redis ({reason.strip(' .')})."
     if not wait_until(lambda: answers(port), 30):
         return "Docker started Redis, but it doesn't answer."
 
@@ -225,16 +213,14 @@ def services(of="*"):
 def up(number):
     """Start WORKERS workers of a chapter in containers, anew each time: they don't reload edited code."""
     of, workers = chapter(number), f"worker={os.environ.get('WORKERS') or 1}"
-    words = ["up", "-d", "--build", "--scale", workers]
-    words += [] if of in OWN else ["--no-deps", "--force-recreate", *services(of)]
-    env = {"CHAPTER": number, "ARGS": os.environ.get("ARGS", "")}
-    sys.exit(compose(*words, of=of, env=env).returncode)
+    anew = [] if of in OWN else ["--no-deps", "--force-recreate", *services(of)]
+    sys.exit(compose("up", "-d", "--build", "--scale", workers, *anew, of=of).returncode)
 
 
 def logs(*options):
     running = [of for of in OWN if compose("ps", "--quiet", of=of, stdout=subprocess.PIPE).stdout]
     words = [] if running else services()
-    sys.exit(compose("logs", "--follow", *options, *words, of=running[0] if running else "*").returncode)
+    sys.exit(compose("logs", "--follow", *options, *words, of=[*running, "*"][0]).returncode)
 
 
 def down(*options):
