@@ -56,7 +56,7 @@ chapter-%-test: setup-test ## run all tests of chapter N
 chapter-%-purge: setup ## drop the messages that wait in the queue, after asking you
 	$(RUN) tools/course.py $* celery -A tasks purge $(ARGS)
 chapter-%-up: setup ## run Redis and WORKERS=3 workers of chapter N in Docker containers
-	$(RUN) tools/worker.py up $*
+	$(RUN) tools/worker.py $* up
 logs: ## show the log of the workers in containers
 	$(ANY) tools/server.py logs $(ARGS)
 down: ## remove the containers

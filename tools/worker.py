@@ -1,7 +1,6 @@
 """Become the worker of a chapter, once it is known to do no harm.
 
-usage: worker.py NUMBER [OPTION OF celery worker...]
-       worker.py up NUMBER, the same look, and then workers in containers
+usage: worker.py NUMBER [OPTION OF celery worker...], or worker.py NUMBER up, the same look, and then workers in containers
 
 Two workers of different code on one server take each other's messages and throw them away, so this refuses to start
 the second. It says which messages wait, and what this worker will do with them. Then this process is Celery's own.
@@ -52,10 +51,10 @@ def connect(url, setting, variable):
         return None
     where = f"{variable}={url}" if os.environ.get(variable) else f"{setting}, {url} in this chapter's code,"
     instead = f"set {course.URLS[0]} and {course.URLS[1]} to"
-    seconds = {"socket_timeout": SECONDS, "socket_connect_timeout": SECONDS}
-    text = {"decode_responses": True, "encoding_errors": "replace"}
+    options = {"socket_timeout": SECONDS, "socket_connect_timeout": SECONDS, "max_connections": 1}
+    options |= {"decode_responses": True, "encoding_errors": "replace"}
     try:
-        client = redis.Redis.from_url(url, max_connections=1, **seconds, **text)
+        client = redis.Redis.from_url(url, **options)
         client.setrange("course-look", 0, "")  # a write that changes nothing
         return client
     except (redis.RedisError, ValueError) as error:
@@ -63,9 +62,8 @@ def connect(url, setting, variable):
             sys.exit(f"{where} wants a password: {instead} redis://:PASSWORD@HOST:PORT/0.")
         if isinstance(error, redis.ResponseError):
             sys.exit(f"{where} refuses writes ({error}): {instead} another server's URL.")
-        sys.exit(
-            f"No Redis answers at {where} ({error}): make redis starts one, or {instead} a server's URL, or unset both."
-        )
+        start = f"make redis starts one, or {instead} a server's URL, or unset both"
+        sys.exit(f"No Redis answers at {where} ({error}): {start}.")
 
 
 def look_for_workers(app, client):
@@ -76,15 +74,14 @@ def look_for_workers(app, client):
     """
     import kombu.pools
 
-    here, own = os.getcwd(), str(client.client_id())
+    own, mark = str(client.client_id()), MARK + quote(os.getcwd())
     # In one transaction, so that of two workers which start at once the second sees the first.
-    _, clients = client.pipeline().client_setname(MARK + quote(here)).client_list().execute()
+    _, clients = client.pipeline().client_setname(mark).client_list().execute()
     database = str(client.connection_pool.connection_kwargs.get("db") or 0)
     clients = [each for each in clients if each["db"] == database]
     marked = [each["name"] for each in clients if each["name"].startswith(MARK) and each["id"] != own]
-    for folder in (unquote(name.removeprefix(MARK)) for name in marked):
-        if folder != here:
-            refuse(f"started in {folder}")
+    for other in set(marked) - {mark}:
+        refuse(f"started in {unquote(other.removeprefix(MARK))}")
     listening = sum(each["psub"] != "0" for each in clients)
     if listening > len(marked):
         known = {name for name in app.tasks if not name.startswith("celery.")}
@@ -115,22 +112,20 @@ def look_at_messages(app, client, number, worker_is_up):
         )
     counts, more = Counter(), 0
     for queue in app.amqp.queues:
-        size = client.llen(queue)
-        more += max(0, size - LOOKED_AT)
+        more += max(0, client.llen(queue) - LOOKED_AT)
         counts.update(map(task_of, client.lrange(queue, -LOOKED_AT, -1)))
     if not counts:
         return
     parts = [f"{count} of {name}" if name else f"{count} unreadable" for name, count in counts.items()]
     parts += [f"{more} more"] if more else []
-    unknown = sorted(name for name in counts if name and name not in app.tasks)
+    unknown = ", ".join(sorted(filter(None, counts.keys() - app.tasks.keys())))
     fates = ["this worker runs them"] if counts.keys() & app.tasks.keys() else []
-    fates += [f"this worker doesn't know {', '.join(unknown)} and throws those away"] if unknown else []
+    fates += [f"this worker doesn't know {unknown} and throws those away"] if unknown else []
     fates += ["an unreadable message ends the worker; start it again"] if None in counts else []
     hint = f"make chapter-{number}-purge drops them all"
     hint += "; press Ctrl-C within 5 seconds to keep them" if unknown else ""
     print(f"Waiting in the queue: {', '.join(parts)}; {'; '.join(fates)}; {hint}.", flush=True)
-    if unknown:
-        time.sleep(5)
+    time.sleep(5 if unknown else 0)
 
 
 def task_of(message):
@@ -145,20 +140,16 @@ def look(number):
     """Look around before workers of a chapter start; return the connection whose name marks this process as one of them."""
     app = find_app()
     course.point_to_port(not app or app.conf.result_backend)
-    if not app:
-        return None
-    broker = connect(app.conf.broker_url, "broker_url", course.URLS[0])
-    connect(app.conf.result_backend, "result_backend", course.URLS[1])
-    if broker:
-        look_at_messages(app, broker, number, look_for_workers(app, broker))
-    return broker
+    if app:
+        broker = connect(app.conf.broker_url, "broker_url", course.URLS[0])
+        connect(app.conf.result_backend, "result_backend", course.URLS[1])
+        if broker:
+            look_at_messages(app, broker, number, look_for_workers(app, broker))
+        return broker
 
 
 def main(number, *options):
-    """Become the worker of a chapter, or start it in containers where the first word is `up`."""
-    up = number == "up"
-    number = options[0] if up else number
-    folder = course.folder(number)
+    folder, up = course.folder(number), options == ("up",)
     if up:
         if failure := server.no_docker():
             sys.exit(failure)
