@@ -30,6 +30,34 @@ def cut(text):
     return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
 
 
+def read(text):
+    """Return a message's headers, its delivery tag, and the call that it makes with the beginning of its id."""
+    try:
+        message = json.loads(text)
+        message = message[0] if isinstance(message, list) else message
+        headers, tag = dict(message["headers"]), str(message["properties"]["delivery_tag"])
+    except UNREADABLE:
+        headers, tag = {}, None
+    if not headers.get("task"):
+        return headers, tag, f"an unreadable message ({cut(text)})"
+    keywords = headers.get("kwargsrepr")
+    keywords = f" {keywords}" if keywords not in (None, "{}") else ""
+    arguments = f"{headers.get('argsrepr') or '(…)'}{keywords}"
+    return headers, tag, f"{cut(headers['task'])}{cut(arguments)} {str(headers.get('id'))[:8]}"
+
+
+def result(text, at=None):
+    """Return the state and the value that a stored result has."""
+    try:
+        found = json.loads(text)
+        state, value = (found[at], found[at + 1]) if at else (found["status"], found["result"])
+        if isinstance(value, dict) and "exc_type" in value:
+            value = f"{value['exc_type']}: {' '.join(map(str, value['exc_message']))}"
+        return f"{state} {cut(value)}"
+    except UNREADABLE:
+        return f"something unreadable ({cut(text)})"
+
+
 class Watch:
     """Turns commands into sentences; remembers which messages are taken or on their way back, and a chord's results."""
 
@@ -40,9 +68,16 @@ class Watch:
         """Return the line that a command deserves, or None."""
         match [words[0].upper(), *words[1:]]:
             case ["LPUSH" | "RPUSH", queue, text, *_] if not queue.endswith(".pidbox"):
-                return self.sent(queue, text)
+                headers, tag, name = read(text)
+                queue = queue.partition("\x06")[0]  # a queue has a list for each priority
+                if tag in self.returning:
+                    self.returning.remove(tag)
+                    return f"worker → broker   {name} goes back into queue '{queue}'"
+                sender = "worker" if headers.get("parent_id") or headers.get("retries") else "client"
+                held = f" until {headers['eta']}" if headers.get("eta") else ""
+                return f"{sender} → broker   {name} waits in queue '{queue}'{held}"
             case ["HSET", "unacked", tag, text]:
-                self.taken[tag] = name = self.name(text)
+                self.taken[tag] = name = read(text)[2]
                 return f"broker → worker   {name} is taken"
             case ["HGET", "unacked", tag]:
                 # Celery reads a taken message in order to put it back: it deletes it next, and then pushes it.
@@ -53,57 +88,14 @@ class Watch:
             case ["SUBSCRIBE", key] if key.startswith(RESULT) and key not in self.waited:
                 self.waited.add(key)
                 return f"client … backend  waits for {key[len(RESULT) :][:8]}"
-            case ["SETEX", key, seconds, text] | ["SET", key, text, "EX", seconds] if key.startswith(RESULT):
-                return self.kept(key, text, f"{seconds} s")
-            case ["SET", key, text] if key.startswith(RESULT):
-                return self.kept(key, text, "ever")
+            case ["SETEX", key, _, text] | ["SET", key, text, *_] if key.startswith(RESULT):
+                seconds = words[2:3] if words[0].upper() == "SETEX" else words[4:]
+                kept = f"kept for {seconds[0]} s" if seconds else "kept for ever"
+                return f"worker → backend  {result(text)} for {key[len(RESULT) :][:8]}, {kept}"
             case ["ZADD", key, _, text] if key.startswith(CHORD) and key.endswith(".j"):
                 self.joined[key] += 1
                 chord = f"the chord {key[len(CHORD) :][:8]}, number {self.joined[key]}"
-                return f"worker → backend  {self.result(text, 2)} joins {chord}"
-
-    def kept(self, key, text, time):
-        return f"worker → backend  {self.result(text)} for {key[len(RESULT) :][:8]}, kept for {time}"
-
-    def sent(self, queue, text):
-        name = self.name(text)
-        headers, tag = self.fields(text)
-        queue = queue.partition("\x06")[0]  # a queue has a list for each priority
-        if tag in self.returning:
-            self.returning.remove(tag)
-            return f"worker → broker   {name} goes back into queue '{queue}'"
-        sender = "worker" if headers.get("parent_id") or headers.get("retries") else "client"
-        held = f" until {headers['eta']}" if headers.get("eta") else ""
-        return f"{sender} → broker   {name} waits in queue '{queue}'{held}"
-
-    def fields(self, text):
-        try:
-            message = json.loads(text)
-            message = message[0] if isinstance(message, list) else message
-            return dict(message["headers"]), str(message["properties"]["delivery_tag"])
-        except UNREADABLE:
-            return {}, None
-
-    def name(self, text):
-        """Return the call that a message makes, and the beginning of its id."""
-        headers, _ = self.fields(text)
-        if not headers.get("task"):
-            return f"an unreadable message ({cut(text)})"
-        keywords = headers.get("kwargsrepr")
-        keywords = f" {keywords}" if keywords not in (None, "{}") else ""
-        arguments = f"{headers.get('argsrepr') or '(…)'}{keywords}"
-        return f"{cut(headers['task'])}{cut(arguments)} {str(headers.get('id'))[:8]}"
-
-    def result(self, text, at=None):
-        """Return the state and the value that a stored result has."""
-        try:
-            found = json.loads(text)
-            state, value = (found[at], found[at + 1]) if at else (found["status"], found["result"])
-            if isinstance(value, dict) and "exc_type" in value:
-                value = f"{value['exc_type']}: {' '.join(map(str, value['exc_message']))}"
-            return f"{state} {cut(value)}"
-        except UNREADABLE:
-            return f"something unreadable ({cut(text)})"
+                return f"worker → backend  {result(text, 2)} joins {chord}"
 
 
 def watch(url):
