@@ -8,7 +8,6 @@ import re
 import shlex
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -99,34 +98,27 @@ def environment(url=None):
     return env | dict.fromkeys(URLS, url) if url else env
 
 
-def point_to_port(has_backend):
-    """Point Celery's variables at the server on the learner's port, where that is not the one that chapters name.
-
-    Not the result backend's where the app has none: a chapter shows what happens then.
-    """
-    if port() != 6379:
-        for name in URLS if has_backend else URLS[:1]:
-            os.environ.setdefault(name, f"redis://127.0.0.1:{port()}/0")
-
-
 def look(command):
     """End with a sentence where a program would do nothing, show a traceback, or wait for Redis without a word."""
-    text, tops = " ".join(command), [Path.cwd(), *(ROOT / "chapters" / name for name in CHAPTERS)]
+    tops = [Path.cwd(), *(ROOT / "chapters" / name for name in CHAPTERS)]
     for word in NEEDS.keys() & set(command):
         name, sign = NEEDS[word]
         has = (top for top in tops if any(re.search(sign, f.read_text("latin-1")) for f in top.rglob(name)))
         if (first := next(has)) != tops[0]:
             sys.exit(f"{short(tops[0])} has nothing for {word}: {short(first)} is the first that has.")
     for word, usual in (("flower", 5555), ("uvicorn", 8000)):
-        named = re.findall(r"--port[ =](\S+)", text) or [os.environ.get(f"{word.upper()}_PORT", usual)]
+        named = re.findall(r"--port[ =](\S+)", " ".join(command))
+        named = [os.environ.get(f"{word.upper()}_PORT", usual), *named][-1]
         try:
-            word in command and socket.create_server(("127.0.0.1", int(named[-1]))).close()
+            word in command and socket.create_server(("127.0.0.1", int(named))).close()
         except (OSError, OverflowError, ValueError):
-            sys.exit(f"Port {named[-1]} is taken or not allowed: try another, as in ARGS=--port={usual + 1}.")
-    if {"flower", "watch.py"} & set(command):
+            sys.exit(f"Port {named} is taken or not allowed: try another, as in ARGS=--port={usual + 1}.")
+    waits = {"flower", "watch.py"} & set(command)
+    if waits or port() != 6379:
         import worker
 
-        if app := worker.find_app():
+        app = worker.find_app()
+        if waits and app:
             worker.connect(app.conf.broker_url, "broker_url", URLS[0])
 
 
@@ -134,10 +126,6 @@ def run(number, program, *options):
     """Become one of the stack's programs in the chapter's folder."""
     os.chdir(folder(number))
     os.environ["PATH"] = f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    if port() != 6379:
-        asked = f"from celery.app.utils import find_app; exit(not find_app({APP!r}).conf.result_backend)"
-        python = [PROGRAMS / "python", "-c", asked]
-        point_to_port(not subprocess.run(python, capture_output=True, check=False).returncode)
     look([program, *options])
     # By its path: a folder with a colon in its name cannot be on PATH.
     program = str(PROGRAMS / program)

@@ -29,15 +29,22 @@ MARK = "course:"
 
 
 def find_app():
-    """Return the chapter's app with its tasks, or None where the code cannot be imported: Celery will tell."""
+    """Return the chapter's app with its tasks, or None where the code cannot be imported: Celery will tell.
+
+    Points Celery's variables at the learner's port, where that is not the one that chapters name.
+    """
     try:
         from celery.app.utils import find_app
 
         app = find_app(course.APP)
         app.loader.import_default_modules()
-        return app
     except Exception:  # noqa: BLE001  whatever the chapter's code raises
-        return None
+        app = None
+    # Not the result backend's where the app has none: a chapter shows what happens then.
+    for name in course.URLS if not app or app.conf.result_backend else course.URLS[:1]:
+        if course.port() != 6379:
+            os.environ.setdefault(name, f"redis://127.0.0.1:{course.port()}/0")
+    return app
 
 
 def connect(url, setting, variable):
@@ -139,7 +146,6 @@ def task_of(message):
 def look(number):
     """Look around before workers of a chapter start; return the connection whose name marks this process as one of them."""
     app = find_app()
-    course.point_to_port(not app or app.conf.result_backend)
     if app:
         broker = connect(app.conf.broker_url, "broker_url", course.URLS[0])
         connect(app.conf.result_backend, "result_backend", course.URLS[1])
