@@ -33,12 +33,6 @@ text {{ fill: var(--ink) }} .mid {{ text-anchor: middle }} .call {{ font: 12px u
 <path class="fail" d="M207 -5l10 10m-10 0l10 -10"/><text x="224" y="4">fails</text></g>
 </svg>
 """
-TEXT = '<text class="{}" x="{:g}" y="{}">{}</text>'
-SENT = '<circle class="wait" cx="{:g}" cy="{}" r="4"/>'
-WAITS = '<path class="wait" d="M{:g} {}H{:g}"/>'
-RUNS = '<rect class="run" x="{:g}" y="{}" width="{:g}" height="18" rx="3"/>'
-FAILS = '<path class="fail" d="M{:g} {}l10 10m-10 0l10 -10"/>'
-GRID = '<path class="grid" d="M{:g} 14V{}"/>'
 
 
 def is_current(name, draw, tries=1):
@@ -65,19 +59,15 @@ class Timeline:
                 "its times need a machine with nothing else to do: make picture, or make test-resilience"
             )
         lesson = Lesson(folder(number) / "README.md")
-        for session in lesson.sessions() if sign else ():
-            if any(sign in block.source for block in session.blocks):
+        for session in lesson.sessions():
+            if sign and any(sign in block.source for block in session.blocks):
                 for edit in session.edits:
                     edit.source = re.sub(r"sleep\(.+\)", f"sleep({unit})", edit.source)
                     lesson.change(app.folder, edit)
                 for options in session.workers:
                     app.add_worker(options.split())
-        url = app.broker.celeryconfig["host_url"]
-        self.log, self.unit, self.length = (
-            app.start("python", ROOT / "tools/messages.py", url).logs,
-            unit,
-            length,
-        )
+        self.unit, self.length = unit, length
+        self.log = app.start("python", ROOT / "tools/messages.py", app.broker.celeryconfig["host_url"]).logs
         for worker in app.workers:
             ready(worker)
         wait_until(self.log)
@@ -90,7 +80,7 @@ class Timeline:
         sent, states = (pattern.findall(self.log()[before:]) for pattern in (PUSHED, STORED))
         processes = {value for _, state, value, _ in states if state == "STARTED"}
         self.y += 22
-        self.add(TEXT, "head", 14, self.y, title.format(len(processes)))
+        self.text("head", 14, self.y, title.format(len(processes)))
         known = [(float(sent[0][0]), 0)]
         first = {id: (float(at), arguments) for at, arguments, id in reversed(sent)}
         for id, (at, arguments) in sorted(first.items(), key=lambda item: item[1]):
@@ -104,27 +94,31 @@ class Timeline:
         """Draw a call that is sent at `begin` in the picture, which is `at` in the log; return both times of each state."""
         self.y += 29
         y, known = self.y, []
-        self.add(TEXT, "call", 14, y + 4, f"({arguments})")
-        self.add(SENT, self.x(begin) - 14, y)
+        self.text("call", 14, y + 4, f"({arguments})")
+        self.shapes.append(f'<circle class="wait" cx="{self.x(begin) - 14:g}" cy="{y}" r="4"/>')
         for time, state, value in states:
             end = begin + self.rounded(time - at)
             x, to, middle = self.x(begin), self.x(end), self.x((begin + end) / 2)
             if state == "STARTED" and to > x:
-                self.add(WAITS, x, y, to)
-                self.add(TEXT, "mid", middle, y - 7, f"{end - begin:g} s")
-            elif state == "SUCCESS" and to > x:
-                self.add(RUNS, x, y - 9, to - x)
-                self.add(TEXT, "mid", middle, y + 4, value)
+                self.shapes.append(f'<path class="wait" d="M{x:g} {y}H{to:g}"/>')
+                self.text("mid", middle, y - 7, f"{end - begin:g} s")
+            elif state == "SUCCESS":
+                run, width = (x, to - x) if to > x else (x - 4, 8)
+                self.shapes.append(
+                    f'<rect class="run" x="{run:g}" y="{y - 9}" width="{width:g}" height="18" rx="3"/>'
+                )
             elif state != "STARTED":
-                self.add(*((RUNS, x - 4, y - 9, 8) if state == "SUCCESS" else (FAILS, x - 5, y - 5)))
-                if state != "RETRY":
-                    self.add(TEXT, "end", x + 10, y + 4, state)
+                self.shapes.append(f'<path class="fail" d="M{x - 5:g} {y - 5}l10 10m-10 0l10 -10"/>')
+            if state == "SUCCESS" and to > x:
+                self.text("mid", middle, y + 4, value)
+            elif state in ("SUCCESS", "FAILURE"):
+                self.text("end", x + 10, y + 4, state)
             begin, at = end, time
             known.append((at, begin))
         return known
 
-    def add(self, shape, *values):
-        self.shapes.append(shape.format(*values))
+    def text(self, style, x, y, text):
+        self.shapes.append(f'<text class="{style}" x="{x:g}" y="{y}">{text}</text>')
 
     def rounded(self, seconds):
         return round(seconds / self.unit) * self.unit
@@ -139,7 +133,7 @@ class Timeline:
             self.section(*each)
         for number in range(round(self.length / self.unit) + 1):
             x = self.x(number * self.unit)
-            grid.append(GRID.format(x, self.y))
-            self.add(TEXT, "mid", x, self.y + 14, f"{number * self.unit:g} s")
+            grid.append(f'<path class="grid" d="M{x:g} 14V{self.y}"/>')
+            self.text("mid", x, self.y + 14, f"{number * self.unit:g} s")
         shapes = "\n".join(grid + self.shapes)
         return FRAME.format(shapes=shapes, legend=self.y + 34, paper=self.y + 50, height=self.y + 52)
