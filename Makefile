@@ -12,6 +12,8 @@ COMPILE = @sh tools/uv.sh pip compile --quiet --universal --python-version 3.11 
 LOCK = $(COMPILE) --no-header --generate-hashes --output-file tools/locks
 # Strict: a package that cannot be looked up is no clean one. SECURITY.md has the reason for what is passed over.
 AUDIT = @sh tools/uv.sh tool run pip-audit==2.10.1 --strict --disable-pip --no-deps --progress-spinner off --requirement tools/locks
+# Any warning fails the build: a link or a picture that is not there is one.
+SPHINX = .venv-site/bin/python -m sphinx --quiet --fail-on-warning --nitpicky --jobs=auto --fresh-env --conf-dir tools/site --doctree-dir .course/site-doctrees
 
 ifeq ($(filter $(STACK),pinned latest),)
 $(error There is no stack "$(STACK)": STACK is pinned or latest)
@@ -80,7 +82,9 @@ bench: setup-test ## compare the course with what you would type without it (ARG
 picture: setup-test
 	@PICTURE=write $(ENV)/bin/python -m pytest -n 0 tests/test_1_picture.py tests/test_*_timeline.py
 site: setup-site ## build the course as web pages in .course/site-pages
-	@.venv-site/bin/python tools/site/build.py
+	@rm -rf .course/site-pages
+	@$(SPHINX) . .course/site-pages || { rm -rf .course/site-pages; echo 'The site was not built: mend what the lines above name, and type make site again.' >&2; exit 1; }
+	@echo 'The site is in .course/site-pages; make site-serve shows it.'
 site-serve: site ## build it, and show it on 127.0.0.1:8000
 	@.venv-site/bin/python -m http.server --bind 127.0.0.1 --directory .course/site-pages $(or $(SITE_PORT),8000) 2>/dev/null || { echo 'That port is not free: name another, as in make site-serve SITE_PORT=8001' >&2; exit 1; }
 site-test: site

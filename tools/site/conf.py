@@ -1,23 +1,27 @@
-"""Sphinx's settings for the site, and what becomes of a lesson's labels, directives, diagrams and links."""
+"""The site: Sphinx's settings, its pages of files and differences, and what becomes of a lesson's labels and links."""
 
+import os
 import re
+import subprocess
+import sys
+from html import escape
 from pathlib import Path
 
 import mermaidx
-from build import BEFORE, CHAPTERS, number
+import novasvg
 from docutils import nodes
-from pygments.lexers import BashSessionLexer
-from pygments.token import Generic
+from pygments.lexers import TextLexer, find_lexer_class_for_filename
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
-from sphinx.util import logging
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from course import CHAPTERS, ROOT
 
 html_title = "Celery, one refactor at a time"
 
 extensions = ["myst_parser", "sphinx_copybutton"]
-include_patterns = ["*.md", "*/*.md"]
-include_patterns += [f"chapters/*/{page}.md" for page in ("README", "files", "difference")]
-exclude_patterns = [".*", "tools/tags.md"]  # that is the README.md of the tags
+include_patterns = ["*.md", "*/*.md", "chapters/*/README.md"]
+exclude_patterns = [".*", "my", "tools/tags.md"]  # that is the README.md of the tags
 root_doc = "README"
 # A link may lead to any heading of a page.
 myst_heading_anchors = 3
@@ -30,6 +34,8 @@ html_css_files = ["site.css"]
 html_use_index = False
 html_copy_source = False
 html_show_copyright = False
+if REPOSITORY := os.environ.get("GITHUB_REPOSITORY"):
+    html_baseurl = "https://{}.github.io/{}/".format(*REPOSITORY.split("/"))
 pygments_dark_style = "a11y-high-contrast-dark"
 GREEN = {"color-brand-primary": "#2f6b1f", "color-brand-content": "#2b6419", "color-brand-visited": "#2b6419"}
 LIGHT_GREEN = dict.fromkeys(GREEN, "#9bd17f")
@@ -39,7 +45,7 @@ html_theme_options = {
 }
 
 # What is typed is copied, without the prompt; a log, a list and a difference are for reading.
-copybutton_selector = ".terminal > :is(.highlight-console, .highlight-pycon, .highlight-python) pre"
+copybutton_selector = ".terminal > :is(.highlight-console, .highlight-pycon, .highlight-pytb) pre"
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
@@ -56,35 +62,34 @@ REPAIRS = {
     '<div id="search-results">': '<h1>Search</h1><div id="search-results">',
 }
 DRAWER = re.compile(r'( *<aside class="sidebar-drawer")(>.*?</aside>\n)(.*</aside>\n  </div>\n)', re.DOTALL)
-# The front page and the lessons: previous and next lead through these alone.
-LESSON = re.compile(r"(^|/)README(\.html)?$")
 # What a chapter has, in the order of the links above it.
 VIEWS = {"README": "Lesson", "difference": "What changed", "files": "Files"}
+BEFORE = dict(zip(CHAPTERS[1:], CHAPTERS, strict=False))
 
 
-class Console(BashSessionLexer):
-    """A shell whose tracebacks have their colour."""
+def git(*command, folder=ROOT):
+    command = ["git", "-C", folder, "-c", "core.quotePath=off", *command]
+    run = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
+    if run.returncode:
+        sys.exit("The site is made from what git has: build it in a clone, with every chapter committed.")
+    return run.stdout
 
-    def get_tokens_unprocessed(self, text):
-        for at, token, value in super().get_tokens_unprocessed(text):
-            wrong = token is Generic.Output and re.match(r"Traceback \(|[\w.]+(Error|Exception): ", value)
-            yield at, Generic.Traceback if wrong else token, value
 
-
-def html(text):
-    return nodes.raw("", text, format="html")
+def files(chapter):
+    """Return the paths of the files that git has or would add, without the lesson."""
+    folder = ROOT / "chapters" / chapter
+    command = ["ls-files", "--cached", "--others", "--exclude-standard", "--", ".", ":!README.md"]
+    return [Path(name) for name in git(*command, folder=folder).splitlines() if (folder / name).is_file()]
 
 
 class Blocks(SphinxTransform):
-    """A block's label becomes its caption, directives vanish; a link to a file leads to the page of files."""
+    """A block's label becomes its caption; a link to a file leads to the page of files."""
 
     default_priority = 400
 
     def apply(self):
         for node in list(self.document.findall(nodes.Element)):
-            if isinstance(node, nodes.raw) and "<!--" in node.astext():
-                node.replace_self(html(re.sub("<!--.*?-->", "", node.astext(), flags=re.DOTALL)))
-            elif node.get("language") == "mermaid":
+            if node.get("language") == "mermaid":
                 node.replace_self(picture(node))
             elif isinstance(node, nodes.literal_block):
                 self.caption(node)
@@ -101,7 +106,7 @@ class Blocks(SphinxTransform):
         kind = "file" if strong.next_node(nodes.literal) else nodes.make_id(label.astext())
         if block["language"] in ("python", "yaml") and path.parts[0] == "chapters":
             text = [nodes.reference("", "", *text, refuri=self.page_of(path))]
-        elif "Traceback (" in block.astext() and block["language"] == "text":
+        elif "Traceback (" in block.astext() and block["language"] != "pycon":
             block["language"] = "pytb"
         label.parent.remove(label)
         box = nodes.container(classes=["terminal", kind])
@@ -121,21 +126,91 @@ class Blocks(SphinxTransform):
 
 def picture(diagram):
     """Return a Mermaid diagram as a picture."""
-    try:
-        svg = mermaidx.render(diagram.astext(), theme="default", config=DIAGRAMS).svg()
-    except RuntimeError as error:
-        logging.getLogger(__name__).warning("This diagram cannot be drawn: %s", error, location=diagram)
-        return html("")
+    svg = mermaidx.render(diagram.astext(), theme="default", config=DIAGRAMS).svg()
     svg = svg.replace("my-svg", f"diagram-{diagram.line}")
     # Sphinx marks a found word, but cannot do so in these.
     svg = re.sub("<(title|desc|style)", r'<\1 class="nohighlight"', svg)
-    return html(f'<div class="diagram">{svg}</div>')
+    return nodes.raw("", f'<div class="diagram">{svg}</div>', format="html")
+
+
+def growth():
+    """Return a tree of each chapter's files, side by side, in which what is new stands out."""
+    strip, before = "", {}
+    for chapter in CHAPTERS:
+        paths = dict.fromkeys(path for name in files(chapter) for path in (*name.parents[::-1], name))
+        strip += "<pre>"
+        for path in paths:
+            name = path.name or chapter
+            strip += "  " * len(path.parts) + (name if path in before else f"<strong>{name}</strong>") + "\n"
+        strip, before = f"{strip}</pre>", paths
+    return f'<div class="growth" tabindex="0" role="region" aria-label="Files of the chapters">{strip}</div>'
+
+
+def read(app, page, source):
+    """Give README.md, the first page, the lists of pages; keep what is for maintainers out of search and of next."""
+    if page != root_doc:
+        if not page.startswith(("chapters/", "docs/")):
+            source[0] = f"---\norphan: true\nnosearch: true\n---\n{source[0]}"
+        return
+    # The badges are for the repository's own page.
+    text = re.sub(r"^\[!\[.*\n\n", "", source[0], flags=re.MULTILINE)
+    if REPOSITORY:
+        text = text.replace("this repository", f"[this repository](https://github.com/{REPOSITORY})")
+    lists = re.findall(r"^### (.+)\n([^#]*)", text, re.MULTILINE)
+    lists = {part: re.findall(r"\((chapters/\d[^)]*)\.md\)", rows) for part, rows in lists}
+    text += f"\n## How the app grows\n\nWhat is new in a chapter is in bold.\n\n{growth()}\n"
+    for caption, pages in (lists | {"Help": ["chapters/*", "docs/*"]}).items():
+        pages = "\n".join(pages)
+        text += f"\n```{{toctree}}\n:hidden:\n:glob:\n:caption: {caption}\n\n{pages}\n```\n"
+    source[0] = text
+
+
+def changes(chapter):
+    """Yield a name, a remark and the difference of each file that changed since the chapter before, as git has it."""
+    # Whatever the user of git has set.
+    options = ["diff", "-M", "--no-color", "--no-ext-diff", "--src-prefix=a/", "--dst-prefix=b/"]
+    trees = [f"HEAD:chapters/{BEFORE[chapter]}", f"HEAD:chapters/{chapter}", "--", ".", ":!README.md"]
+    for text in re.split("^diff --git ", git(*options, *trees), flags=re.MULTILINE)[1:]:
+        head, mark, hunks = text.partition("\n@@ ")
+        names = dict.fromkeys(re.match("a/(.+) b/(.+)", head).groups())
+        remark = re.search(r"^(new|deleted) file|^similarity index .+|\Z", head, re.MULTILINE)[0]
+        yield " → ".join(names), remark.capitalize(), f"{mark}{hunks}", "diff"
+
+
+def contents(chapter):
+    """Yield a name, a remark, the text and the language of each file."""
+    for path in files(chapter):
+        text = (ROOT / "chapters" / chapter / path).read_text()
+        lexer = find_lexer_class_for_filename(path.name) or TextLexer
+        yield str(path), "" if text else "Empty", text, lexer.aliases[0]
+
+
+def code_pages(app):
+    """Yield the pages of a chapter's changes and files. They are no documents, so that search finds lessons alone."""
+    for chapter in CHAPTERS:
+        lesson = app.env.titles[f"chapters/{chapter}/README"].astext()
+        views = [("files", f"chapters/{chapter}", contents)]
+        if chapter in BEFORE:
+            views.append(("difference", f"make chapter-{chapter.partition('-')[0]}-diff", changes))
+        for view, where, sections in views:
+            title, toc = f"{lesson}: {VIEWS[view].lower()}", ""
+            body = f'<h1>{title}</h1><p><code class="literal">{where}</code></p>'
+            for name, remark, code, language in sections(chapter):
+                link, name = nodes.make_id(name), f'<code class="literal">{name}</code>'
+                toc += f'<li><a href="#{link}">{name}</a></li>'
+                body += f'<section id="{link}"><h2>{name}</h2><p>{remark}</p>'
+                if code:
+                    code = app.builder.highlighter.highlight_block(code, language, force=True)
+                    body += f'<div class="highlight-{language}">{code}</div>'
+                body += "</section>"
+            toc = f'<ul><li><a href="#">{title}</a><ul>{toc}</ul></li></ul>'
+            yield f"chapters/{chapter}/{view}", {"title": title, "body": body, "toc": toc}, "page.html"
 
 
 def surround(app, page, template, context, doctree):
-    """Put links to a chapter's views above each of them, and keep previous and next to the lessons."""
+    """Put links to a chapter's views above each, keep previous and next to the lessons, and say what other sites show."""
     for way in ("prev", "next"):
-        if context.get(way) and not (LESSON.search(page) and LESSON.search(context[way]["link"])):
+        if context.get(way) and not ("README" in page and "README" in context[way]["link"]):
             context[way] = None
     *_, chapter, view = ["", *page.split("/")]
     if chapter in CHAPTERS:
@@ -144,23 +219,34 @@ def surround(app, page, template, context, doctree):
             if name != "difference" or chapter in BEFORE:
                 current = ' aria-current="page"' if name == view else ""
                 links += f'<a href="{name}.html"{current}>{text}</a>'
-        context["body"] = (
-            f'<nav class="views" aria-label="Chapter {number(chapter)}">{links}</nav>{context["body"]}'
-        )
+        context["body"] = f'<nav class="views" aria-label="This chapter">{links}</nav>{context["body"]}'
+        # Furo looks for a document's headings.
+        context["furo_hide_toc"] &= bool(doctree)
+    if doctree and context["pageurl"]:
+        about = {"title": app.env.titles[page].astext(), "url": context["pageurl"]}
+        about["description"] = doctree.next_node(nodes.paragraph).astext()
+        about["image"] = f"{app.config.html_baseurl}_static/card.png"
+        for name, text in about.items():
+            context["metatags"] += f'<meta property="og:{name}" content="{escape(" ".join(text.split()))}">\n'
 
 
 def repair(app, failure):
-    for page in [] if failure else app.outdir.rglob("*.html"):
+    for page in app.outdir.rglob("*.html"):
         text = DRAWER.sub(r'\3\1 aria-label="The course"\2', page.read_text())
         for old, new in REPAIRS.items():
             text = text.replace(old, new)
         page.write_text(text)
         if page.name == "README.html":
             page.with_name("index.html").write_text(text)
+    card = novasvg.Document.load_from_file(str(ROOT / "docs/picture.svg")).render_to_bitmap(1460)
+    card.write_to_png(str(app.outdir / "_static/card.png"))
 
 
 def setup(app):
-    app.add_lexer("console", Console)
+    # First, so that its sentence comes alone.
+    git("rev-parse", *(f"HEAD:chapters/{chapter}" for chapter in CHAPTERS))
     app.add_transform(Blocks)
-    app.connect("html-page-context", surround)
+    app.connect("source-read", read)
+    app.connect("html-collect-pages", code_pages)
+    app.connect("html-page-context", surround, priority=600)  # after Furo
     app.connect("build-finished", repair)

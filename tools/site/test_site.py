@@ -1,4 +1,4 @@
-"""The site in a browser, and its differences beside git's. `make site-test` builds the site and runs this."""
+"""The site in a browser. `make site-test` builds the site and runs this."""
 
 import re
 import shutil
@@ -10,9 +10,10 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
-from build import BEFORE, CHAPTERS, PAGES, ROOT
+from course import CHAPTERS, ROOT
 from playwright.sync_api import sync_playwright
 
+PAGES = ROOT / ".course/site-pages"
 # Answered from the folder, without a network.
 SITE = "http://localhost/"
 NAMES = [str(path.relative_to(PAGES)) for path in sorted(PAGES.rglob("*.html")) if path.name != "index.html"]
@@ -82,16 +83,6 @@ def test_links_lead_somewhere(name):
             assert not anchor or parsed(PAGES / place).find(id=anchor), f"{link} has no such place"
 
 
-@pytest.mark.parametrize("chapter", BEFORE)
-def test_changes_are_gits_difference(chapter):
-    trees = [f"HEAD:chapters/{BEFORE[chapter]}", f"HEAD:chapters/{chapter}"]
-    command = ["git", "diff", "-M", "--no-color", *trees, "--", ".", ":!README.md"]
-    lines = subprocess.check_output(command, cwd=ROOT, text=True).splitlines()
-    blocks = parsed(PAGES / f"chapters/{chapter}/difference.html").select(".highlight-diff pre")
-    shown = [line for block in blocks for line in block.text.splitlines()]
-    assert shown == [line for line in lines if re.match(r"[ @+-](?!\+\+ |-- )", line)]
-
-
 def test_copy_button_copies_what_is_typed(page):
     page.goto(LESSONS[0])
     block = page.locator(".highlight-pycon").first
@@ -138,22 +129,12 @@ def test_previous_and_next_lead_through_lessons():
             assert there == (ring[at + way] if inside else None)
 
 
-@pytest.mark.parametrize("broken", ["", "[a](none.md)", "![a](none.png)", "[a](../../NOTES.md#none)"])
-def test_build(tmp_path, broken):
-    """What is missing fails the build; a directive vanishes, any label is a caption, and what is folded may be code."""
-    shutil.copytree(ROOT / "tools", tmp_path / "tools")
-    (tmp_path / "chapters/1-one").mkdir(parents=True)
-    lesson = "# 1. One\n\n<!-- not\nseen -->\n<details><summary>Answer</summary>\n\n**Beat**\n\n"
-    lesson += f"```html\n<!-- seen -->\n```\n\n</details>\n\n{broken}\n"
-    for name, text in (("README", "# A"), ("NOTES", "# B"), ("chapters/1-one/README", lesson)):
-        (tmp_path / f"{name}.md").write_text(text)
-    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
-    command = [sys.executable, tmp_path / "tools/site/build.py"]
-    built = subprocess.run(command, capture_output=True, text=True, check=False)
-    page = tmp_path / ".course/site-pages/chapters/1-one/README.html"
-    if broken:
-        assert built.returncode == 1 and "Traceback" not in built.stderr and not page.exists()
-        assert "none" in built.stderr
-    else:
-        assert [block.text for block in parsed(page).select("details .beat pre")] == ["<!-- seen -->\n"]
-        assert "not\nseen" not in str(parsed(page).article)
+def test_what_is_missing_fails_the_build(tmp_path):
+    top = tmp_path / "top"
+    shutil.copytree(ROOT, top, ignore=shutil.ignore_patterns(".venv*", ".course", "my"))
+    with (top / "chapters/1-first-steps/README.md").open("a") as lesson:
+        lesson.write("\n[a](none.md) ![a](none.png) [a](/CONTRIBUTING.md#none)\n")
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-c", "tools/site", ".", tmp_path / "pages"]
+    built = subprocess.run(command, cwd=top, capture_output=True, text=True, check=False)
+    assert built.returncode == 1
+    assert all(name in built.stderr for name in ("'none.md'", "none.png", "'none'")), built.stderr
