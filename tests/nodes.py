@@ -21,16 +21,13 @@ import server
 from celery import _state
 from celery.app.utils import find_app
 from celery.result import AsyncResult
-from course import environment, free_port, short, wait_until
+from course import NOT_CODE, environment, free_port, short, wait_until
 from grading import described
 from pytest_celery import CeleryTestContainer, CeleryTestWorker
 from redis import StrictRedis
 
 TESTS = Path(__file__).resolve().parent
 CELERYS_OWN = set(_state._on_app_finalizers)
-# What a copy of a chapter leaves out.
-# What a copy of an app leaves out: what is hidden or compiled, and what chapters write.
-NOT_CODE = ("__pycache__", ".*", *(f"{name}*" for name in course.written()))
 IGNORED = shutil.ignore_patterns(*NOT_CODE)
 # A result that is deleted after its server has gone would look for it, for 20 seconds.
 del AsyncResult.__del__

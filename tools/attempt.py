@@ -1,6 +1,6 @@
 """A learner's own attempt at a chapter: where it lies, and how it differs from the course's.
 
-usage: attempt.py start NUMBER, or diff NUMBER [--lesson] [OPTION OF git diff...]
+usage: attempt.py start NUMBER, or diff NUMBER [OPTION OF git diff...]
 """
 
 import ast
@@ -12,21 +12,14 @@ import tempfile
 from pathlib import Path
 
 import course
-from course import CHAPTERS, ROOT, chapter, short
+from course import CHAPTERS, NOT_CODE, ROOT, chapter, short
+
+BEFORE = dict(zip(CHAPTERS[1:], CHAPTERS, strict=False))
 
 
-def before(name):
-    """Return the chapter before this one, or None."""
-    at = CHAPTERS.index(name)
-    return CHAPTERS[at - 1] if at else None
-
-
-def files_of(folder):
-    """Return the text files of an app, as paths from its folder: not the lesson, nor what is hidden, compiled or written."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and b"\0" not in path.read_bytes()]
-    found = [path.relative_to(folder) for path in paths if path.name != "README.md"]
-    no = (".", "__pycache__", *course.written())
-    return [path for path in found if not any(part.startswith(no) for part in path.parts)]
+def copy(source, folder):
+    """Copy an app: not its lesson, nor what is hidden, compiled or written."""
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("README.md", *NOT_CODE), dirs_exist_ok=True)
 
 
 def start(number):
@@ -40,17 +33,15 @@ def start(number):
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         sys.exit(f"{shown} can't be made ({error.strerror}): name another folder with DIR=.")
-    source = None
-    if previous := before(name):
+    what = "is empty"
+    if previous := BEFORE.get(name):
         source = ROOT / "my" / previous
         check = [sys.executable, ROOT / "tests" / "check.py", str(course.number_of(previous))]
         env = {key: value for key, value in os.environ.items() if key != "DIR"}
         if not source.is_dir() or subprocess.run(check, env=env, capture_output=True, check=False).returncode:
             source = ROOT / "chapters" / previous
-    for path in files_of(source) if source else []:
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(source / path, folder / path)
-    what = f"holds a copy of {short(source)}" if source else "is empty"
+        copy(source, folder)
+        what = f"holds a copy of {short(source)}"
     own = "" if folder == ROOT / "my" / name else f" DIR={shown}"
     print(f"{shown} {what}. Write chapter {number} there, as chapters/{name}/README.md says.")
     print(f"make chapter-{number}-check{own} tells you what is done and what is next.")
@@ -61,14 +52,12 @@ def diff(number, *options):
     name = chapter(number)
     if os.environ.get("DIR"):
         compare(course.folder(number, "my"), ROOT / "chapters" / name, number, *options)
-    elif not before(name):
+    elif not BEFORE.get(name):
         print("Chapter 1 is the first: there is nothing before it.")
     else:
-        trees = [f"HEAD:chapters/{each}" for each in (before(name), name)]
-        paths = [] if "--lesson" in options else ["--", ".", ":(exclude)README.md"]
-        options = [option for option in options if option != "--lesson"]
+        trees = [f"HEAD:chapters/{each}" for each in (BEFORE[name], name)]
         os.chdir(ROOT)
-        os.execvp("git", ["git", "diff", "-M", *options, *trees, *paths])
+        os.execvp("git", ["git", "diff", "-M", *options, *trees, "--", ".", ":(exclude)README.md"])
 
 
 def compare(own, ours, number, *options):
@@ -76,11 +65,9 @@ def compare(own, ours, number, *options):
     names = "yours", f"chapter-{number}"
     with tempfile.TemporaryDirectory() as temp:
         for name, folder in zip(names, (own, ours), strict=True):
-            Path(temp, name).mkdir()
-            for path in files_of(folder):
-                text, copy = (folder / path).read_text(errors="replace"), Path(temp, name, path)
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                copy.write_text(code(text) if path.suffix == ".py" else text)
+            copy(folder, Path(temp, name))
+            for path in Path(temp, name).rglob("*.py"):
+                path.write_text(code(path.read_text(errors="replace")))
         command = ["git", "diff", "--no-index", "-M", *options, *names]
         differs = subprocess.run(command, cwd=temp, check=False).returncode
     if not differs:

@@ -32,6 +32,9 @@ def number_of(chapter):
 
 FOLDERS = [path.name for path in ROOT.glob("chapters/*") if path.is_dir()]
 CHAPTERS = sorted(filter(CHAPTER.fullmatch, FOLDERS), key=number_of)
+WRITTEN = [line for path in ROOT.glob("chapters/*/.gitignore") for line in path.read_text().split()]
+# What a copy of an app leaves out: what is hidden or compiled, and what chapters write, as their .gitignore files list it.
+NOT_CODE = ("__pycache__", ".*", *{name.strip("/*") + "*" for name in WRITTEN})
 
 
 def chapter(number):
@@ -57,12 +60,6 @@ def short(path):
     """Return a path as a reader knows it and types it: from the top of the checkout, and quoted where a shell wants that."""
     path = Path(path)
     return shlex.quote(str(path.relative_to(ROOT) if path.is_relative_to(ROOT) else path))
-
-
-def written():
-    """Return what the names of files begin with that chapters write, as their .gitignore files list them."""
-    ignored = (path.read_text().split() for path in ROOT.glob("chapters/*/.gitignore"))
-    return {name.strip("/*") for names in ignored for name in names}
 
 
 def port():
