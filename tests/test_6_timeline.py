@@ -27,4 +27,4 @@ def test_timeline_of_retries(app, app_under_test, number, ledger):
 
     with closing(sqlite3.connect(ledger, isolation_level=None)) as lock:
         sections = [("The lock is released", released, 1), ("The lock stays", kept, 1)]
-        timeline.is_current("retries.svg", lambda: seen.drawn(*sections), tries=3)
+        timeline.is_current("retries.svg", lambda: seen.drawn(*sections))

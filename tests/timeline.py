@@ -35,15 +35,14 @@ text {{ fill: var(--ink) }} .mid {{ text-anchor: middle }} .call {{ font: 12px u
 """
 
 
-def is_current(name, draw, tries=1):
-    """Write a picture where `make picture` asks for it; fail unless docs has what one of this many runs of draw() gives."""
+def is_current(name, draw):
+    """Write a picture where `make picture` asks for it; fail unless docs has what one of three runs of draw() gives."""
     picture = ROOT / "docs" / name
     if os.environ.get("PICTURE") == "write":
         picture.write_text(draw())
-        return
-    shown = picture.read_text() if picture.exists() else "nothing"
-    current = any(draw() == shown for _ in range(tries))
-    assert current, f"docs/{name} should show what a run gives now: type make picture."
+    else:
+        current = any(draw() == picture.read_text() for _ in range(3))
+        assert current, f"docs/{name} should show what a run gives now: type make picture."
 
 
 class Timeline:
@@ -55,9 +54,7 @@ class Timeline:
         With a sign, the app gets the changes and workers of the session of the lesson that shows it, and sleeps a unit.
         """
         if os.environ.get("DIR") or not os.environ.get("PICTURE"):
-            pytest.skip(
-                "its times need a machine with nothing else to do: make picture, or make test-resilience"
-            )
+            pytest.skip("its times need an idle machine: make picture, or make test-resilience")
         lesson = Lesson(folder(number) / "README.md")
         for session in lesson.sessions():
             if sign and any(sign in block.source for block in session.blocks):
@@ -93,22 +90,20 @@ class Timeline:
     def row(self, arguments, begin, at, states):
         """Draw a call that is sent at `begin` in the picture, which is `at` in the log; return both times of each state."""
         self.y += 29
-        y, known = self.y, []
+        y, known, draw = self.y, [], self.shapes.append
         self.text("call", 14, y + 4, f"({arguments})")
-        self.shapes.append(f'<circle class="wait" cx="{self.x(begin) - 14:g}" cy="{y}" r="4"/>')
+        draw(f'<circle class="wait" cx="{self.x(begin) - 14:g}" cy="{y}" r="4"/>')
         for time, state, value in states:
             end = begin + self.rounded(time - at)
             x, to, middle = self.x(begin), self.x(end), self.x((begin + end) / 2)
             if state == "STARTED" and to > x:
-                self.shapes.append(f'<path class="wait" d="M{x:g} {y}H{to:g}"/>')
+                draw(f'<path class="wait" d="M{x:g} {y}H{to:g}"/>')
                 self.text("mid", middle, y - 7, f"{end - begin:g} s")
             elif state == "SUCCESS":
                 run, width = (x, to - x) if to > x else (x - 4, 8)
-                self.shapes.append(
-                    f'<rect class="run" x="{run:g}" y="{y - 9}" width="{width:g}" height="18" rx="3"/>'
-                )
+                draw(f'<rect class="run" x="{run:g}" y="{y - 9}" width="{width:g}" height="18" rx="3"/>')
             elif state != "STARTED":
-                self.shapes.append(f'<path class="fail" d="M{x - 5:g} {y - 5}l10 10m-10 0l10 -10"/>')
+                draw(f'<path class="fail" d="M{x - 5:g} {y - 5}l10 10m-10 0l10 -10"/>')
             if state == "SUCCESS" and to > x:
                 self.text("mid", middle, y + 4, value)
             elif state in ("SUCCESS", "FAILURE"):
