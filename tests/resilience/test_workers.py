@@ -1,6 +1,7 @@
 """A worker is started where it cannot serve or would do harm; a worker is stopped, and leaves nothing behind."""
 
 import random
+import shlex
 import socket
 import sys
 import time
@@ -54,7 +55,7 @@ def test_something_else_listens(checkout):
         checkout.make("chapter-1-worker", refusal, fails=True)
         url = f"CELERY_BROKER_URL=redis://127.0.0.1:{checkout.port}/0"
         checkout.make(f"chapter-1-worker {url}", f"No Redis answers at {url}", fails=True)
-    web = checkout.terminal(f"{sys.executable} -m http.server --bind 127.0.0.1 {checkout.port}")
+    web = checkout.terminal(f"{shlex.quote(sys.executable)} -m http.server --bind 127.0.0.1 {checkout.port}")
     web.expect("Serving HTTP")
     checkout.make("chapter-1-worker", refusal, fails=True)
 
