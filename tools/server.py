@@ -85,8 +85,9 @@ def start():
     wanted, here = os.environ.get("REDIS", ""), port()
     if wanted not in ("", "docker", "embedded"):
         sys.exit(f"REDIS={wanted} is unknown: set it to docker or embedded, or leave it out.")
-    wait_until(lambda: not (ask(here, "PING") or "").startswith("-LOADING"), 60)
-    if answers(here):
+    reply = ask(here, "PING")
+    patience = 60 if (reply or "").startswith("-LOADING") else 0
+    if reply and wait_until(lambda: answers(here), patience):
         embedded = is_embedded(here)
         if wanted and not (embedded if wanted == "embedded" else containers(project(here))):
             other = f"another server is at {HOST}:{here}; make stop stops it if it's ours."
@@ -94,7 +95,7 @@ def start():
         return (
             f"Redis: the {'embedded server' if embedded else 'server that already answers'} at {HOST}:{here}."
         )
-    if ask(here, "PING") is not None:
+    if reply is not None:
         other = f"take another with REDIS_PORT={here + 1}"
         sys.exit(f"Port {here} is in use by {holder(here)}, which isn't Redis: {other}.")
     if wanted != "embedded":
@@ -198,7 +199,7 @@ def start_container(port):
     """Start the service redis of docker-compose.yml; return what went wrong, or None."""
     done = compose("up", "-d", "redis", capture_output=True, text=True)
     if done.returncode:
-        reason = done.stderr.strip().rpartition("\n")[2]
+        reason = done.stderr.strip().rpartition("\n")[2] or "no reason given"
         return f"Docker could not start Redis ({reason.strip(' .')})."
     if not wait_until(lambda: answers(port), 30):
         return "Docker started Redis, but it doesn't answer."

@@ -38,11 +38,11 @@ def find_app():
 
         app = find_app(course.APP)
         app.loader.import_default_modules()
-    except Exception:  # noqa: BLE001  whatever the chapter's code raises
+    except (Exception, SystemExit):  # noqa: BLE001  whatever the chapter's code raises
         app = None
-    # Not the result backend's where the app has none: a chapter shows what happens then.
-    for name in course.URLS if not app or app.conf.result_backend else course.URLS[:1]:
-        if course.port() != 6379:
+    if course.port() != 6379:
+        # Not the result backend's where the app has none: a chapter shows what happens then.
+        for name in course.URLS if not app or app.conf.result_backend else course.URLS[:1]:
             os.environ.setdefault(name, f"redis://127.0.0.1:{course.port()}/0")
     return app
 
