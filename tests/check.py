@@ -87,11 +87,8 @@ def reports(reader, *attempt):
 
 
 def show(mark, text, sentence=""):
-    shown = (
-        f"\033[{COLOURS[mark]}m{mark}\033[0m"
-        if sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-        else mark
-    )
+    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    shown = f"\033[{COLOURS[mark]}m{mark}\033[0m" if coloured else mark
     print(f" {shown} {text}", *sentence.splitlines()[:1], sep="\n      ", flush=True)
 
 

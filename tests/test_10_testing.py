@@ -12,8 +12,7 @@ from pathlib import Path
 
 import course
 import pytest
-from course import wait_until
-from nodes import NOT_CODE
+from course import NOT_CODE, wait_until
 
 OWN_TESTS = Path(__file__).with_name("test_10_own_tests")
 # What celeryconfig.py names is none, and says so at once: nobody waits for a server, or uses the learner's own.

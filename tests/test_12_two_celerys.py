@@ -406,9 +406,8 @@ def test_eager_request(says):
 @row("An errback with an argument of its own")
 def test_errback_with_an_argument(says, worker, app):
     link = app.tasks["two.note"].s("an argument")
-    with pytest.raises(
-        (ValueError, TypeError)
-    ):  # 5.1 stores what the errback raises, in place of what the task raised
+    # 5.1 stores what the errback raises, in place of what the task raised.
+    with pytest.raises((ValueError, TypeError)):
         app.tasks["two.fail"].apply_async(link_error=link).get(timeout=10)
     sign = "note() takes 2 positional arguments but 4 were given"
     wait_until(lambda: sign in worker.logs() or "noted an argument" in worker.logs(), 5)

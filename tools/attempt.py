@@ -12,9 +12,7 @@ import tempfile
 from pathlib import Path
 
 import course
-from course import CHAPTERS, NOT_CODE, ROOT, chapter, short
-
-BEFORE = dict(zip(CHAPTERS[1:], CHAPTERS, strict=False))
+from course import BEFORE, NOT_CODE, ROOT, chapter, short
 
 
 def copy(source, folder):

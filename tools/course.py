@@ -32,6 +32,7 @@ def number_of(chapter):
 
 FOLDERS = [path.name for path in ROOT.glob("chapters/*") if path.is_dir()]
 CHAPTERS = sorted(filter(CHAPTER.fullmatch, FOLDERS), key=number_of)
+BEFORE = dict(zip(CHAPTERS[1:], CHAPTERS, strict=False))  # each but the first
 WRITTEN = [line for path in ROOT.glob("chapters/*/.gitignore") for line in path.read_text().split()]
 # What a copy of an app leaves out: what is hidden or compiled, and what chapters write, as their .gitignore files list it.
 NOT_CODE = ("__pycache__", ".*", *{name.strip("/*") + "*" for name in WRITTEN})
@@ -114,7 +115,7 @@ def look(command):
     if waits or port() != 6379:
         import worker
 
-        app = worker.find_app()
+        app = worker.find_app()  # which points Celery to the port
         if waits and app:
             worker.connect(app.conf.broker_url, "broker_url", URLS[0])
 

@@ -15,7 +15,7 @@ from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from course import CHAPTERS, ROOT
+from course import BEFORE, CHAPTERS, ROOT, number_of
 
 html_title = "Celery, one refactor at a time"
 
@@ -64,7 +64,6 @@ REPAIRS = {
 DRAWER = re.compile(r'( *<aside class="sidebar-drawer")(>.*?</aside>\n)(.*</aside>\n  </div>\n)', re.DOTALL)
 # What a chapter has, in the order of the links above it.
 VIEWS = {"README": "Lesson", "difference": "What changed", "files": "Files"}
-BEFORE = dict(zip(CHAPTERS[1:], CHAPTERS, strict=False))
 
 
 def git(*command, folder=ROOT):
@@ -191,7 +190,7 @@ def code_pages(app):
         lesson = app.env.titles[f"chapters/{chapter}/README"].astext()
         views = [("files", f"chapters/{chapter}", contents)]
         if chapter in BEFORE:
-            views.append(("difference", f"make chapter-{chapter.partition('-')[0]}-diff", changes))
+            views.append(("difference", f"make chapter-{number_of(chapter)}-diff", changes))
         for view, where, sections in views:
             title, toc = f"{lesson}: {VIEWS[view].lower()}", ""
             body = f'<h1>{title}</h1><p><code class="literal">{where}</code></p>'
