@@ -58,10 +58,12 @@ def test_a_message_that_waits_is_run_for_a_later_test(monkeypatch, request):
     assert [call.args[0] for call in enter.call_args_list] == ["left over", "new"]
 
 
-def test_a_result_in_memory_is_looked_for_every_half_second(worker):
-    begin = time.monotonic()
-    assert add_request.delay(4, 4).get(timeout=10) == 8
-    assert time.monotonic() - begin > 0.4
+def test_a_result_in_memory_is_looked_for_every_half_second(monkeypatch):
+    look = Mock(wraps=app.backend.get_task_meta)
+    monkeypatch.setattr(app.backend, "get_task_meta", look)
+    with pytest.raises(CeleryTimeout):
+        app.AsyncResult("of no task").get(timeout=1.5)
+    assert look.call_count in (3, 4)  # Celery 5.7 looks once more, before it waits
 
 
 def test_the_worker_sees_what_a_test_replaces(worker, monkeypatch):
