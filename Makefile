@@ -70,7 +70,7 @@ stop: ## stop the servers that were started here
 test: setup-test ## run every chapter's tests and lesson
 	$(PYTEST) $(ARGS)
 test-docker: setup-test ## run them on containers
-	$(PYTEST) --docker $(ARGS)
+	$(PYTEST) --docker -n 3 $(ARGS)
 test-browser: setup-test ## run the tests that look at a page in a browser
 	@sh tools/setup.sh $(STACK)-browser
 	$(PYTEST) -k browser $(ARGS)

@@ -5,6 +5,7 @@ Tests share them, as they share processes in nodes.py.
 """
 
 import os
+import socket
 import subprocess
 import time
 import uuid
@@ -44,6 +45,9 @@ class DatabaseContainer(RedisContainer):
         super().__init__(container)
         self.port, self.vhost, self.factory = port, str(database), factory
         wait_until(self.ready, 30)
+
+    def start(self):
+        self._container.start()
 
     def teardown(self):
         self.factory.remove(self.name)
@@ -111,6 +115,7 @@ class ContainerFactory:
         # Under their own names, so that what holds for a path here holds there.
         options = {"working_dir": str(folder), "volumes": [f"{folder}:{folder}", f"{TESTS}:{TESTS}:ro"]}
         options["user"] = str(os.getuid())  # a chapter writes into its folder, as the tests do
+        options["hostname"] = socket.gethostname()  # which a lesson's shell takes for the worker's
         return WorkerContainer(self.run(IMAGE, command, environment=variables, **options), command, self)
 
     def python(self, worker):
