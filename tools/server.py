@@ -218,15 +218,22 @@ def up(number):
     sys.exit(compose("up", "-d", "--build", "--scale", workers, *anew, of=of).returncode)
 
 
+def own(what):
+    """Return the chapters whose own project has something that docker lists."""
+    of_project = f"{LABEL}.project={project(port())}-"
+    return [of for of in OWN if output("docker", *what.split(), "--quiet", of_project + of)]
+
+
 def logs(*options):
-    running = [of for of in OWN if compose("ps", "--quiet", of=of, stdout=subprocess.PIPE).stdout]
+    running = own("ps")
     words = [] if running else services()
     sys.exit(compose("logs", "--follow", *options, *words, of=[*running, "*"][0]).returncode)
 
 
 def down(*options):
     """Remove the containers. The messages that wait in Redis are kept, unless the option --volumes is given."""
-    sys.exit(max(compose("down", *options, of=of).returncode for of in (*OWN, "*")))
+    made = {*own("ps --all"), *own("volume ls"), "*"}
+    sys.exit(max(compose("down", *options, of=of).returncode for of in made))
 
 
 def stop():
