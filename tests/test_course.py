@@ -27,7 +27,9 @@ def anchors(path):
 
 def minutes_of(path):
     """Return the minutes that a lesson says it takes."""
-    return int(re.search(r"It takes (\d+) minutes", path.read_text())[1])
+    found = re.search(r"It takes (\d+) minutes", path.read_text())
+    assert found, f"{path.relative_to(ROOT)} should say how long it takes: It takes 10 minutes."
+    return int(found[1])
 
 
 @pytest.mark.parametrize("path", [*LESSONS.values(), *OTHERS], ids=lambda path: str(path.relative_to(ROOT)))
