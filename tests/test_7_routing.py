@@ -8,7 +8,7 @@ import pytest
 from celery import chord, signals
 from celery.exceptions import QueueNotFound
 from course import PROGRAMS, wait_until
-from grading import answers, gives, has_setting, lists, raises, task
+from grading import answers, gives, has_setting, lists, raises, ready, task
 
 ENTER = "tasks.ledger.enter_request"
 MATH = ["add", "sub", "mul", "divide", "xsum"]
@@ -97,7 +97,9 @@ def test_a_worker_for_each_queue(celery_setup, app, enter, redis, app_under_test
     answers(app, "tasks.math.add_request", (4, 4), 8)
     waiting = redis.llen("ledger")
     assert waiting == 1, f"With -X ledger, 1 message should wait in the queue ledger, {waiting} wait there."
-    app_under_test.add_worker(["-X", "celery", "-Q", "ledger", "-n", "ledger@%h"])  # instead of -X ledger
+    ready(
+        app_under_test.add_worker(["-X", "celery", "-Q", "ledger", "-n", "ledger@%h"])
+    )  # instead of -X ledger
     gives("enter_request, with a second worker and its -Q ledger,", result, 2000.0)
 
 
