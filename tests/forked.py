@@ -4,6 +4,7 @@ import atexit
 import multiprocessing
 import os
 import sys
+import tempfile
 import time
 
 from celery.__main__ import main
@@ -14,6 +15,8 @@ IMPORTED = "celery.apps.beat", "celery.apps.worker", "celery.app.amqp", "celery.
 IMPORTED += "celery.backends.redis", "celery.bin.celery", "celery.concurrency.prefork", "celery.fixups.django"
 IMPORTED += "celery.worker.components", "celery.worker.consumer", "kombu.transport.redis", "asyncio"
 FORKSERVER.set_forkserver_preload(list(IMPORTED))
+# A Unix socket is made in the folder for temporary files, and its path may have a hundred bytes.
+POSSIBLE = len(os.fsencode(tempfile.gettempdir())) < 70
 
 
 def run(words, folder, env, log):

@@ -17,12 +17,12 @@ import sys
 from pathlib import Path
 
 import course
+import forked
 import server
 from celery import _state
 from celery.app.utils import find_app
 from celery.result import AsyncResult
 from course import NOT_CODE, environment, free_port, short, wait_until
-from forked import Forked
 from grading import described
 from pytest_celery import CeleryTestContainer, CeleryTestWorker
 from redis import StrictRedis
@@ -131,14 +131,15 @@ class WorkerProcess(ProcessContainer):
     def __init__(self, reaper, name, logs, command, folder, variables):
         self.command, self.folder, self.variables = command, folder, variables
         # Some variables are read when Celery is imported, and what an attempt may do to an import is told to its learner.
-        self.forked = command[0] == "celery" and not os.environ.get("DIR") and variables.keys() <= OURS
+        fresh = os.environ.get("DIR") or variables.keys() - OURS
+        self.forked = command[0] == "celery" and forked.POSSIBLE and not fresh
         super().__init__(reaper, name, Path(logs) / f"{name}.log")
 
     def launch(self):
         env = environment() | self.variables
         with self.log.open("wb") as log:
             if self.forked:
-                return Forked(self.command, self.folder, env, self.log)
+                return forked.Forked(self.command, self.folder, env, self.log)
             to = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
             command = [str(course.PROGRAMS / self.command[0]), *self.command[1:]]
             return subprocess.Popen(command, cwd=self.folder, env=env, **to)
