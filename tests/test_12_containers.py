@@ -80,10 +80,9 @@ class Production:
         self.checkout, self.folder = checkout, checkout.folder / CHAPTER
         self.ports = {"WEB_PORT": free_port(), "FLOWER_PORT": free_port()}
 
-    def up(self, *options):
-        self.checkout.make(
-            "chapter-12-up", *(f"{name}={port}" for name, port in self.ports.items()), *options
-        )
+    def up(self, options=""):
+        ports = " ".join(f"{name}={port}" for name, port in self.ports.items())
+        self.checkout.make(f"chapter-12-up {ports} {options}")
 
     def compose(self, *words, **options):
         """Start a compose command as it is typed in the chapter's folder, on the project that make has started."""
@@ -140,7 +139,7 @@ class Production:
             return json.load(answer)
 
 
-def run(production, tmp_path):
+def run(production):
     """Who runs, what listens, what is limited, and who knows the password."""
     for name, each in production.all().items():
         config, host = each["Config"], each["HostConfig"]
@@ -175,7 +174,7 @@ def run(production, tmp_path):
         assert name in told, f"Flower should have the metric {name}."
 
 
-def kill_each(production, tmp_path):
+def kill_each(production):
     """Twenty tasks a second, while each service crashes in turn and the workers get a new version."""
     words = ["run", "--rm", "-T", "--no-deps", "worker", "python", "-c", LOAD]
     load = production.compose(*words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
@@ -212,7 +211,7 @@ def kill_each(production, tmp_path):
     production.within_a_minute("after they were killed")
 
 
-def kill_by_docker(production, tmp_path):
+def kill_by_docker(production):
     """`docker kill` is a wish; `make chapter-12-up` fulfils the other."""
     before = production.all()
     docker("kill", before["beat"]["Id"])
@@ -229,7 +228,7 @@ def kill_by_docker(production, tmp_path):
     production.within_a_minute("after make chapter-12-up")
 
 
-def test_production(checkout, tmp_path):
+def test_production(checkout):
     production = Production(checkout)
     (production.folder / "redis_password").write_text(PASSWORD + "\n")
     # What a killed worker held may be handed out again sooner.
@@ -243,16 +242,14 @@ def test_production(checkout, tmp_path):
     assert not said, f"compose should find nothing wrong with compose.yml, and says: {said}"
     production.up()
     production.within_a_minute("after the start")
-    told = tmp_path / "logs"
-    with told.open("w") as file:
-        logs = subprocess.Popen(checkout.command("logs"), env=checkout.env, stdout=file, stderr=file)
+    logs = checkout.terminal("make logs")
     for part in run, kill_each, kill_by_docker:
-        part(production, tmp_path)
+        part(production)
     checkout.make("down")
     left = [each["Name"] for each in production.list()]
     assert not left, f"make down should remove all containers, it left {left}."
-    logs.wait(60)
-    shown = told.read_text()
+    logs.ends()
+    shown = logs.text()
     assert "tasks.math.add_request" in shown and "tasks.ledger.enter_request" in shown and "web" in shown, (
         "make logs should show what all services log."
     )

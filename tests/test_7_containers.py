@@ -2,7 +2,6 @@
 
 import gc
 import re
-import subprocess
 
 from celery import Celery, group
 from checkout import docker
@@ -23,10 +22,10 @@ def nap(seconds):
 """
 
 
-def test_three_workers_share_a_group_and_one_is_stopped(checkout, tmp_path):
+def test_three_workers_share_a_group_and_one_is_stopped(checkout):
     with (checkout.folder / "chapters/7-routing/tasks/math.py").open("a") as code:
         code.write(NAP)
-    checkout.make("chapter-7-up", "WORKERS=3", "ARGS=-c 2")
+    checkout.make("chapter-7-up WORKERS=3 ARGS='-c 2'")
     containers = checkout.containers()
     services = [each["Config"]["Labels"]["com.docker.compose.service"] for each in containers]
     workers = [found for found, name in zip(containers, services, strict=True) if name == "worker"]
@@ -40,9 +39,7 @@ def test_three_workers_share_a_group_and_one_is_stopped(checkout, tmp_path):
     published = "".join(docker("port", each["Id"]) for each in containers).strip()
     wanted = f"6379/tcp -> 127.0.0.1:{checkout.port}"
     assert published == wanted, f"Redis alone should be published, on loopback; there are {published}."
-    log = tmp_path / "logs"
-    with log.open("w") as file:
-        logs = subprocess.Popen(checkout.command("logs"), env=checkout.env, stdout=file, stderr=file)
+    logs = checkout.terminal("make logs")
     url = f"redis://127.0.0.1:{checkout.port}/0"
     app = Celery(broker=url, backend=url, set_as_current=False)
     wait_until(lambda: len(app.control.ping(timeout=2)) == 4, 60)
@@ -63,8 +60,8 @@ def test_three_workers_share_a_group_and_one_is_stopped(checkout, tmp_path):
     result.clear()  # while the server that is told of it is there
     gc.collect()
     checkout.make("down")
-    logs.wait(60)
-    told = set(re.findall(r"(worker[-_]\d+) .*math\.nap\[", log.read_text()))
+    logs.ends()
+    told = set(re.findall(r"(worker[-_]\d+) .*math\.nap\[", logs.text()))
     assert len(told) == 3, f"make logs should show the tasks of three workers, it shows those of {told}."
     left = [each["Name"] for each in checkout.containers()]
     assert not left, f"make down should remove all containers, it left {left}."

@@ -7,7 +7,7 @@ pytest_plugins = "checkout"
 
 
 def test_one_beat_beside_the_workers(checkout):
-    checkout.make("chapter-8-up", "WORKERS=2")
+    checkout.make("chapter-8-up WORKERS=2")
     found = {}
     for each in checkout.containers():
         found.setdefault(each["Config"]["Labels"]["com.docker.compose.service"], []).append(each["Id"])
@@ -23,6 +23,6 @@ def test_one_beat_beside_the_workers(checkout):
     assert wait_until(lambda: "celerybeat-schedule" in files(), 30), (
         f"beat should write its file in its volume, there is {files()!r}.\n{docker('logs', beat)}"
     )
-    checkout.make("down", "ARGS=--volumes")
+    checkout.make("down ARGS=--volumes")
     left = [each["Name"] for each in checkout.containers()]
     assert not left, f"make down should remove all containers, it left {left}."
