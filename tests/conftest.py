@@ -73,9 +73,8 @@ def nodes(request, tmp_path_factory):
     if request.config.option.docker:
         from containers import ContainerFactory as factory
     reaper = Reaper()
-    made = factory(reaper, tmp_path_factory.mktemp("nodes"))
-    yield made
-    made.close()
+    yield factory(reaper, tmp_path_factory.mktemp("nodes"))
+    # It ends what is left: the servers that tests share.
     reaper.close()
 
 

@@ -122,6 +122,3 @@ class ContainerFactory:
         """Return the command of a Python prompt where the worker runs, in a terminal that does not repeat what is typed."""
         variables = [f"--env={name}" for name in ("LOGURU_COLORIZE", "NO_COLOR", "TERM")]  # as they are here
         return ["docker", "exec", "-it", *variables, worker.id, "sh", "-c", "stty -echo && exec python"]
-
-    def close(self):
-        """Leave the shared servers and the network to the reaper, which removes what is left."""

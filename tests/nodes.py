@@ -166,10 +166,6 @@ class ProcessFactory:
         """Return the command of a Python prompt where the worker runs."""
         return [str(course.PROGRAMS / "python"), "-q"]
 
-    def close(self):
-        if self.shared:
-            self.shared.teardown()
-
 
 class AppUnderTest:
     """A folder with an app, a database for it, and the workers that serve it."""

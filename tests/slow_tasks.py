@@ -30,12 +30,8 @@ def nap(seconds, note=None):
 
 
 @app.task(name="slow.interrupted")
-def interrupted():
+def interrupted(key="runs"):
     """Count the runs in Redis; take half a minute the first time, and no time the next."""
-    return interrupt("runs")
-
-
-def interrupt(key):
     times = app.backend.client.incr(key)
     if times == 1:
         time.sleep(30)
@@ -44,7 +40,7 @@ def interrupt(key):
 
 # The same with each combination of two options, whatever the chapter's settings are.
 for late, reject in product([False, True], repeat=2):
-    app.task(name=f"slow.{late=},{reject=}", acks_late=late, reject_on_worker_lost=reject)(interrupt)
+    app.task(name=f"slow.{late=},{reject=}", acks_late=late, reject_on_worker_lost=reject)(interrupted.run)
 
 
 @app.task(name="slow.second_try", bind=True)

@@ -14,20 +14,21 @@ from server import answers
 
 @pytest.fixture
 def data(checkout):
-    """The folder where the server has kept a message, and the server killed."""
+    """The folder where the server has kept two messages, and the server killed."""
     checkout.make("redis")
+    checkout.add(4, 4)
     checkout.add(4, 4)
     checkout.kill_server()
     return checkout.data
 
 
-@pytest.mark.parametrize("cut, kept", [(0, 1), (5, 0)])
+@pytest.mark.parametrize("cut, kept", [(0, 2), (5, 1)])
 def test_killed_server_keeps_what_waits_for_its_user_alone(checkout, data, turn, cut, kept):
     [journal] = data.glob("appendonlydir/*incr*")
     os.truncate(journal, journal.stat().st_size - cut)
     checkout.make("redis", "started at")
     found = checkout.redis.llen("celery")
-    assert found == kept, f"What is whole should still wait, {kept} message; there is {found}."
+    assert found == kept, f"What is whole should still wait, {kept} messages; there are {found}."
     bind = checkout.redis.config_get("bind")["bind"]
     assert bind == "127.0.0.1", f"The server should listen on loopback alone, it listens on {bind}."
     compose = (ROOT / "docker-compose.yml").read_text()
