@@ -246,9 +246,7 @@ class Session:
                 self.problem(block.line + line, f"`{typed}` should succeed, and printed {found.strip()!r}.")
 
     def compare(self, block, line, typed, wanted, found):
-        """Note a problem unless the lesson shows what the terminal showed; of a traceback, the exception alone counts."""
-        if wanted.startswith("Traceback"):
-            wanted, found = exception(wanted), exception(found)
+        """Note a problem unless the lesson shows what the terminal showed."""
         if not matches(wanted, found):
             typed, wanted, found = (" ".join(text.split()) or "nothing" for text in (typed, wanted, found))
             self.problem(block.line + line, f"{typed} should print {wanted}, printed {found}.")
@@ -277,12 +275,6 @@ class Session:
             self.problem(block.line, wrong)
 
     yaml = python
-
-
-def exception(text):
-    """Return the exception of the last traceback in a text, without the lines of code."""
-    lines = text.rpartition("Traceback (most recent call last):\n")[2].splitlines()
-    return "\n".join(line for line in lines if line and not line.startswith(" "))
 
 
 def matches(wanted, found):
