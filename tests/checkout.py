@@ -124,6 +124,8 @@ class Checkout:
         for terminal in self.terminals:
             terminal.kill()
             terminal.close()
+        if answers(self.port):
+            self.kill_server()  # make stop doesn't know one that wants a password
         self.make("stop REDIS_PORT=")
 
 

@@ -108,8 +108,8 @@ class Lesson:
             app, temp = self.app, self.temp / str(number)
             if session.edits:
                 folder = shutil.copytree(app.folder, temp / app.folder.name, ignore=IGNORED)
-                if not all([self.change(folder, edit) for edit in session.edits]):  # noqa: C419  each is tried
-                    continue
+                for edit in session.edits:
+                    self.change(folder, edit)
                 app = AppUnderTest(app.nodes, folder, 0, env=dict.fromkeys(session.without))
                 for options in session.workers:
                     app.add_worker(options.split())
@@ -124,14 +124,13 @@ class Lesson:
         assert not self.problems, "\n".join(sentence for _, sentence in sorted(self.problems))
 
     def change(self, folder, edit):
-        """Make a reader's change; tell whether it could be made."""
+        """Make a reader's change."""
         path = folder / edit.label
         text = changed(path.read_text() if path.is_file() else "", edit.source)
         if text is None:
             self.problem(edit.line, f"the lines that the change begins from should stand in {edit.label}.")
         else:
             path.write_text(text)
-        return text is not None
 
 
 class Session:
@@ -186,11 +185,6 @@ class Session:
         env = self.env | {"DIR": str(self.app.folder), "STACK": STACK}
         self.terminals[label] = WorkerProcess(self.app.nodes.reaper, label, self.top, command, self.top, env)
 
-    def interrupt(self, terminal):
-        """Press Ctrl-C in a terminal; tell whether its program has ended."""
-        os.killpg(terminal.process.pid, signal.SIGINT)
-        return wait_until(lambda: terminal.status == "exited", PATIENCE)
-
     def repl(self, command, folder, env, change):
         """Start a prompt in a terminal of its own, with a prompt text that no output contains."""
         options = {"cwd": str(folder), "env": env, "echo": False, "dimensions": (50, 2000)}
@@ -224,12 +218,15 @@ class Session:
             return
         if block.label != "Shell":
             for line in block.source.splitlines():
-                if line != "^C":
+                if line == "^C":
+                    terminal = self.terminals[block.label]
+                    os.killpg(terminal.process.pid, signal.SIGINT)
+                    if not wait_until(lambda ended=terminal: ended.status == "exited", PATIENCE):
+                        self.problem(block.line, f"Ctrl-C should end it within {PATIENCE} seconds.")
+                else:
                     # What make would set up is there.
                     command = line.removeprefix("$ ").replace("make ", "make -o setup -o setup-web ", 1)
                     self.begin(block.label, "/bin/sh", "-c", f"exec {command}")
-                elif not self.interrupt(self.terminals[block.label]):
-                    self.problem(block.line, f"Ctrl-C should end it within {PATIENCE} seconds.")
             return
         if not self.shell:
             # A learner's terminal does not have the stack on its PATH.
