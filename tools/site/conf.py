@@ -34,29 +34,28 @@ html_css_files = ["site.css"]
 html_use_index = False
 html_copy_source = False
 html_show_copyright = False
+html_show_sphinx = False
 if REPOSITORY := os.environ.get("GITHUB_REPOSITORY"):
     html_baseurl = "https://{}.github.io/{}/".format(*REPOSITORY.split("/"))
 pygments_dark_style = "a11y-high-contrast-dark"
-GREEN = {"color-brand-primary": "#2f6b1f", "color-brand-content": "#2b6419", "color-brand-visited": "#2b6419"}
-LIGHT_GREEN = dict.fromkeys(GREEN, "#9bd17f")
+GREEN = ["color-brand-primary", "color-brand-content", "color-brand-visited", "color-link-underline"]
 html_theme_options = {
-    "light_css_variables": GREEN | {"error": "#b30000", "diagram": "none"},
-    "dark_css_variables": LIGHT_GREEN | {"error": "#ff8a80", "diagram": "invert(1) hue-rotate(180deg)"},
+    "light_css_variables": dict.fromkeys(GREEN, "#2b6419") | {"error": "#b30000", "inverted": "0"},
+    "dark_css_variables": dict.fromkeys(GREEN, "#9bd17f") | {"error": "#ff8a80", "inverted": "0.93"},
 }
 
-# What is typed is copied, without the prompt; a log, a list and a difference are for reading.
-copybutton_selector = ".terminal > :is(.highlight-console, .highlight-pycon, .highlight-pytb) pre"
+# What is typed is copied, without the prompt; a log, a list, a difference and ^C are for reading.
+copybutton_selector = ".terminal pre:is(:has(.gp), .highlight-pytb pre)"
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
 # Narrow, for phones.
 DIAGRAMS = {
     "sequence": {"wrap": True, "width": 110, "actorMargin": 20, "diagramMarginX": 5, "mirrorActors": False},
-    "flowchart": {"htmlLabels": True, "rankSpacing": 35, "nodeSpacing": 25, "padding": 8},
+    "flowchart": {"rankSpacing": 35, "nodeSpacing": 25, "padding": 8, "wrappingWidth": 300},
 }
 # What keyboards and screen readers miss in Furo's pages. The lists of pages and headings come after the text, for keyboards.
 REPAIRS = {
-    '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
     '<p class="caption" role="heading">': '<p class="caption" role="heading" aria-level="2">',
     '<aside class="toc-drawer': '<aside aria-label="This page" class="toc-drawer',
     '<div id="search-results">': '<h1>Search</h1><div id="search-results">',
@@ -82,7 +81,7 @@ def files(chapter):
 
 
 class Blocks(SphinxTransform):
-    """A block's label becomes its caption; a link to a file leads to the page of files."""
+    """A block's label becomes its caption; a link to a file leads to the page of files; a cell knows its column."""
 
     default_priority = 400
 
@@ -94,6 +93,10 @@ class Blocks(SphinxTransform):
                 self.caption(node)
             elif isinstance(node, addnodes.download_reference):
                 self.lead_to_page(node)
+            elif isinstance(node, nodes.tbody):
+                for row in node:
+                    for cell, head in zip(row, node.parent.next_node(nodes.row), strict=True):
+                        cell.insert(0, nodes.inline("", head.astext(), classes=["column"]))
 
     def caption(self, block):
         """Make one box of a block and of the label above it, a word or a file's path in bold."""
