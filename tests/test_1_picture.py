@@ -1,6 +1,8 @@
 """README's picture: what three terminals show of the lesson's first call. `make picture` draws it again."""
 
 import re
+import tempfile
+from pathlib import Path
 
 from course import wait_until
 from grading import ready
@@ -39,16 +41,17 @@ class Recorded(Session):
 def recorded(lesson):
     """Run the lesson's first prompt; return the lines of each terminal, the same in each run."""
     session = Recorded(lesson)
-    session.enter(lesson.app, lesson.temp / "top")
+    session.enter(lesson.app, Path(tempfile.mkdtemp(dir=lesson.temp)))
     block = next(block for name, block in lesson.blocks() if not name and block.language == "pycon")
     worker = ready(lesson.app.workers[0])
+    begun = len(worker.logs())
     try:
         session.watch()
         messages = session.terminals["Messages"]
         session.pycon(block)
         signs = ("succeeded", "is acknowledged", "SUCCESS")
-        wait_until(lambda: all(sign in worker.logs() + messages.logs() for sign in signs), PATIENCE)
-        log, seen = worker.logs().partition(" ready.\n")[2], messages.logs().partition("\n")[2]
+        wait_until(lambda: all(sign in worker.logs()[begun:] + messages.logs() for sign in signs), PATIENCE)
+        log, seen = worker.logs()[begun:], messages.logs().partition("\n")[2]
     finally:
         session.close()
     # A task as quick as this one may have its result before its message is acknowledged.
