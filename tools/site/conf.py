@@ -96,7 +96,7 @@ class Blocks(SphinxTransform):
             elif isinstance(node, nodes.tbody):
                 for row in node:
                     for cell, head in zip(row, node.parent.next_node(nodes.row), strict=True):
-                        cell.insert(0, nodes.inline("", head.astext(), classes=["column"]))
+                        cell.insert(0, nodes.inline("", f"{head.astext()} ", classes=["column"]))
 
     def caption(self, block):
         """Make one box of a block and of the label above it, a word or a file's path in bold."""
