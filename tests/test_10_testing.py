@@ -44,7 +44,7 @@ class Runs:
     def outcome(self, name):
         """Wait until this run has ended: (the tests that passed, the one that failed, why)."""
         path = self.temp / name / "outcome"
-        wait_until(lambda: path.exists() or self.process.poll() is not None, 60)
+        wait_until(lambda: path.exists() or self.process.poll() is not None, 300)
         return json.loads(path.read_text()).values()
 
     def close(self):

@@ -31,6 +31,8 @@ def test_killed_server_keeps_what_waits_for_its_user_alone(checkout, data, turn,
     assert found == kept, f"What is whole should still wait, {kept} messages; there are {found}."
     bind = checkout.redis.config_get("bind")["bind"]
     assert bind == "127.0.0.1", f"The server should listen on loopback alone, it listens on {bind}."
+    published = '"127.0.0.1:${REDIS_PORT:-6379}:6379"' in (ROOT / "docker-compose.yml").read_text()
+    assert published, "The container should publish on loopback alone."
     others = [path for path in (data, *data.rglob("*")) if path.stat().st_mode & 0o077]
     assert not others, f"What the server keeps should be its user's alone; others can reach {others}."
 

@@ -161,9 +161,9 @@ def test_mistyped_command(checkout, command, sentence):
     checkout.make(command, sentence, fails=True)
 
 
-def test_suite_in_awkward_folders(checkout, tmp_path):
-    (tmp_path / "a b").mkdir()  # a short one, as sockets want it
-    checkout.make("chapter-1-test ARGS='-n 0 -k add'", " passed", TMPDIR=str(tmp_path / "a b"))
+def test_suite_in_awkward_folders(checkout):
+    (checkout.folder / "a folder").mkdir()
+    checkout.make("chapter-1-test ARGS='-n 0 -k add'", " passed", TMPDIR=str(checkout.folder / "a folder"))
     assert not list(checkout.folder.rglob("ran")), "No part of the folder's name should be run as a command."
     checkout.make("--dry-run setup", "setup.sh latest", STACK="latest")
 
