@@ -162,7 +162,7 @@ def commands():
 
 
 # And their rounds.
-FIGURES = {setup: 5, start: 7, suite: 3, throughput: 9, settings: 9, group: 3, commands: 3}
+FIGURES = {setup: 5, start: 7, suite: 2, throughput: 5, settings: 5, group: 3, commands: 3}
 
 
 def use(folder, start, client):
