@@ -19,9 +19,10 @@ FORKSERVER.set_forkserver_preload(list(IMPORTED))
 POSSIBLE = len(os.fsencode(tempfile.gettempdir())) < 70
 
 
-def run(words, folder, env, log):
-    """Become what a shell would start there."""
+def run(watched, words, folder, env, log):
+    """Become what a shell would start there, or end where the tests have ended before the reaper knew of it."""
     os.setsid()
+    watched.recv()
     nothing, output = os.open(os.devnull, os.O_RDWR), os.open(log, os.O_WRONLY | os.O_APPEND)
     for number, file in enumerate((nothing, output, output)):
         os.dup2(file, number)
@@ -37,15 +38,19 @@ def run(words, folder, env, log):
 
 
 class Forked:
-    """A process of its own session, as far as tests use a Popen. Its output is added to the file `log`."""
+    """A process of its own session, as far as tests use a Popen. Its output is added to a file."""
 
-    def __init__(self, words, folder, env, log):
-        self.process = FORKSERVER.Process(name="MainProcess", target=run, args=(words, folder, env, log))
+    def __init__(self, reaper, *command):
+        """Start a command: its words, its folder, its environment, and the file for its output."""
+        reader, writer = FORKSERVER.Pipe(duplex=False)
+        self.process = FORKSERVER.Process(name="MainProcess", target=run, args=(reader, *command))
         self.process.start()
         self.pid, self.wait = self.process.pid, self.process.join
         # A signal to its group must find it there.
         while self.poll() is None and os.getpgid(self.pid) != self.pid:
             time.sleep(0.001)
+        reaper.watch(self.pid)
+        writer.send(True)
 
     def poll(self):
         return self.process.exitcode

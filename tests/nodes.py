@@ -140,7 +140,7 @@ class WorkerProcess(ProcessContainer):
         env = environment() | {"PYTHONUNBUFFERED": "1"} | self.variables
         with self.log.open("wb") as log:
             if self.forked:
-                return forked.Forked(self.command, self.folder, env, self.log)
+                return forked.Forked(self.reaper, self.command, self.folder, env, self.log)
             to = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
             command = [str(course.PROGRAMS / self.command[0]), *self.command[1:]]
             return subprocess.Popen(command, cwd=self.folder, env=env, **to)
