@@ -97,9 +97,8 @@ def test_a_worker_for_each_queue(celery_setup, app, enter, redis, app_under_test
     answers(app, "tasks.math.add_request", (4, 4), 8)
     waiting = redis.llen("ledger")
     assert waiting == 1, f"With -X ledger, 1 message should wait in the queue ledger, {waiting} wait there."
-    ready(
-        app_under_test.add_worker(["-X", "celery", "-Q", "ledger", "-n", "ledger@%h"])
-    )  # instead of -X ledger
+    # Its -X is instead of -X ledger.
+    ready(app_under_test.add_worker(["-X", "celery", "-Q", "ledger", "-n", "ledger@%h"]))
     gives("enter_request, with a second worker and its -Q ledger,", result, 2000.0)
 
 

@@ -218,10 +218,14 @@ def up(number):
     sys.exit(compose("up", "-d", "--build", "--scale", workers, *anew, of=of).returncode)
 
 
-def own(what):
-    """Return the chapters whose own project has something that docker lists."""
+def own(*lists):
+    """Return the chapters whose own project has something in one of these lists of docker."""
     of_project = f"{LABEL}.project={project(port())}-"
-    return [of for of in OWN if output("docker", *what.split(), "--quiet", of_project + of)]
+
+    def listed(what, of):
+        return output("docker", *what.split(), "--quiet", of_project + of)
+
+    return [of for of in OWN if any(listed(what, of) for what in lists)]
 
 
 def logs(*options):
@@ -232,8 +236,8 @@ def logs(*options):
 
 def down(*options):
     """Remove the containers. The messages that wait in Redis are kept, unless the option --volumes is given."""
-    made = {*own("ps --all"), *own("volume ls"), "*"}
-    sys.exit(max(compose("down", *options, of=of).returncode for of in made))
+    made = own("ps --all", "volume ls")
+    sys.exit(max(compose("down", *options, of=of).returncode for of in (*made, "*")))
 
 
 def stop():
