@@ -29,8 +29,8 @@ from redis import StrictRedis
 
 TESTS = Path(__file__).resolve().parent
 CELERYS_OWN = set(_state._on_app_finalizers)
-# The variables that any worker of the tests may have.
-OURS = {*course.URLS, "PYTHONPATH", "SLOW_TASKS_SETTINGS"}
+# The variables that a worker may have which is forked: Celery reads some others when it is imported.
+OURS = {*course.URLS, "PYTHONPATH", "SLOW_TASKS_LOOK", "SLOW_TASKS_SETTINGS", "TWO_SETTINGS"}
 IGNORED = shutil.ignore_patterns(*NOT_CODE)
 # A result that is deleted after its server has gone would look for it, for 20 seconds.
 del AsyncResult.__del__
@@ -130,7 +130,7 @@ class ServerContainer(ProcessContainer):
 class WorkerProcess(ProcessContainer):
     def __init__(self, reaper, name, logs, command, folder, variables):
         self.command, self.folder, self.variables = command, folder, variables
-        # Some variables are read when Celery is imported, and what an attempt may do to an import is told to its learner.
+        # What an attempt may do to an import is told to its learner.
         fresh = os.environ.get("DIR") or variables.keys() - OURS
         self.forked = command[0] == "celery" and forked.POSSIBLE and not fresh
         super().__init__(reaper, name, Path(logs) / f"{name}.log")

@@ -330,7 +330,9 @@ def test_a_process_with_too_much_memory_is_replaced_after_its_task(worker, app):
     )
 
 
-@pytest.mark.isolated(slow_tasks=True, args=["--autoscale=3,1"], env={"AUTOSCALE_KEEPALIVE": "1"})
+@pytest.mark.isolated(
+    slow_tasks=True, args=["--autoscale=3,1"], env={"AUTOSCALE_KEEPALIVE": "1", "SLOW_TASKS_LOOK": "0.2"}
+)
 def test_autoscale_goes_down_too(worker, app):
     def processes():
         [stats] = app.control.inspect(timeout=10, limit=1).stats().values()
@@ -342,7 +344,7 @@ def test_autoscale_goes_down_too(worker, app):
     )
     for result in results:
         gives("slow.nap", result, None)
-    # A pool looks for ended processes every five seconds, and a shrink that finds one idle comes again later.
+    # A pool counts an ended process until its next look, and would end it again in another's place.
     assert wait_until(lambda: processes() == 1, 30), f"Idle, one should be left; there are {processes()}."
 
 

@@ -22,7 +22,6 @@ import pytest
 from celery import VERSION, Celery, chord, signals
 from celery.app.defaults import DEFAULTS
 from celery.beat import PersistentScheduler
-from celery.bin.celery import celery
 from celery.schedules import crontab
 from click.testing import CliRunner
 from course import ROOT, wait_until
@@ -471,6 +470,8 @@ def test_answer_to_revoke(says, worker, app):
 
 @row("`celery inspect -j`")
 def test_inspect_json(says, worker, app):
+    from celery.bin.celery import celery
+
     name = re.search(r"(\S+) ready\.", worker.logs())[1]
     done = CliRunner().invoke(celery, ["-A", "tasks", "inspect", "-d", name, "-j", "ping"])
     says(raised(lambda: len(json.loads(done.output))), "JSONDecodeError", 1)
@@ -571,6 +572,8 @@ def test_no_broker_at_start(says, stopped):
 @row("`celery flower`")
 def test_celery_flower(says):
     pytest.importorskip("flower", reason="Flower isn't installed")
+    from celery.bin.celery import celery
+
     says(type(celery.commands["flower"]).__name__, "BrokenCommand", "CeleryCommand")
 
 

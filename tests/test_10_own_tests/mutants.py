@@ -5,6 +5,7 @@ takes longer to import pytest and Celery than to run such tests. It ends at its 
 `outcome` beside its folder which tests passed, which one failed, and why.
 """
 
+import gc
 import json
 import os
 import signal
@@ -13,9 +14,12 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 # What the runs need, so that they find it imported. Nothing of this looks at the environment or begins a thread.
+import celery.worker.consumer  # noqa: F401
 import kombu.transport.memory  # noqa: F401
 import pytest
+from celery.app.backends import by_name
 
+by_name("cache")  # looks for other packages' backends, too
 for plugin in entry_points(group="pytest11"):
     plugin.load()
 
@@ -63,6 +67,7 @@ def run(folder):
 
 def main(*folders):
     del sys.path[0]  # ours: nothing of this course is for the tests to import
+    gc.freeze()  # pytest collects garbage when it ends: not in all that is imported here
     waiting, running = [Path(folder).resolve() for folder in folders], {}
     while waiting or running:
         while waiting and len(running) < AT_A_TIME:
