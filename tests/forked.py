@@ -33,6 +33,7 @@ def run(watched, words, folder, env, log):
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(env)
+    tempfile.tempdir = None  # what it found before
     try:
         main()
     finally:

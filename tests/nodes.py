@@ -136,8 +136,8 @@ class WorkerProcess(ProcessContainer):
         super().__init__(reaper, name, Path(logs) / f"{name}.log")
 
     def launch(self):
-        # Its log is a file, where it would keep back what a terminal shows at once.
-        env = environment() | {"PYTHONUNBUFFERED": "1"} | self.variables
+        # Its log is a file, where it would keep back what a terminal shows at once; killed, it leaves its temporary files.
+        env = environment() | {"PYTHONUNBUFFERED": "1"} | self.variables | {"TMPDIR": str(self.log.parent)}
         with self.log.open("wb") as log:
             if self.forked:
                 return forked.Forked(self.reaper, self.command, self.folder, env, self.log)
