@@ -27,7 +27,7 @@ def serve(app_under_test):
 
 def told(site, path):
     """Return how far a sum is."""
-    return site.ask(path, seconds=10)[2]
+    return site.ask(path)[2]
 
 
 @pytest.mark.isolated(args=["--pool=solo", "--without-mingle", "--without-gossip"])
@@ -40,7 +40,7 @@ def test_a_hundred_at_once(app, app_under_test):
     [worker] = app_under_test.workers
     ready(worker)
     with ThreadPoolExecutor(100) as pool:
-        sending = [pool.submit(site.send, [number, 0.5], 10) for number in range(100)]
+        sending = [pool.submit(site.send, [number, 0.5]) for number in range(100)]
         wait_until(lambda: sum(each.done() for each in sending) > 30, 10)
         worker.kill("SIGTERM")
         app_under_test.add_worker(["-n", "second@%h"])

@@ -3,7 +3,6 @@
 import asyncio
 import threading
 import time
-from contextlib import contextmanager
 
 import anyio.to_thread
 import course
@@ -118,24 +117,28 @@ def test_the_page_has_no_pages_that_load_from_elsewhere(site):
         assert status == 404, f"{path} should be answered with 404, it was with {status}."
 
 
-@contextmanager
-def redis_that_keeps_one_waiting(site, redis_is):
-    """Freeze Redis, and have somebody send a sum, which takes a second to fail."""
+def quickest_answer(site, redis_is):
+    """Have somebody send a sum to a frozen Redis, which takes a second to fail; return the seconds that / takes meanwhile.
+
+    The fastest of three: a busy machine may keep it waiting, too.
+    """
+    site.send([1])
     redis_is("frozen")
-    sender = threading.Thread(target=site.ask, args=("/sums", [1, 2]))
-    sender.start()
-    time.sleep(0.2)
-    yield
-    sender.join()
+    times = []
+    for _ in range(3):
+        sender = threading.Thread(target=site.ask, args=("/sums", [1, 2]))
+        sender.start()
+        time.sleep(0.2)
+        begin = time.monotonic()
+        site.ask("/")
+        times.append(time.monotonic() - begin)
+        sender.join()
+    return min(times)
 
 
 @pytest.mark.isolated(count=0, server=True)
 def test_others_are_answered_while_one_waits_for_redis(site, redis_is):
-    site.send([1])
-    with redis_that_keeps_one_waiting(site, redis_is):
-        begin = time.monotonic()
-        site.ask("/")
-        seconds = time.monotonic() - begin
+    seconds = quickest_answer(site, redis_is)
     assert seconds < 0.6, (
         f"/ should be answered while another request waits for Redis, it took {seconds:.1f} s."
     )
@@ -146,11 +149,7 @@ def test_an_async_def_keeps_all_others_waiting(app, folder, redis_is):
     text = (folder / "web.py").read_text()
     (folder / "web_async.py").write_text(text.replace("\ndef send(", "\nasync def send("))
     with serving("web_async") as site:
-        site.send([1])
-        with redis_that_keeps_one_waiting(site, redis_is):
-            begin = time.monotonic()
-            site.ask("/")
-            seconds = time.monotonic() - begin
+        seconds = quickest_answer(site, redis_is)
     (folder / "web_async.py").unlink()
     assert seconds > 0.6, (
         f"An async def should keep / waiting while it waits for Redis, it took {seconds:.1f} s."

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import re
 import threading
 import time
@@ -20,7 +21,7 @@ from lessons import Lesson
 XSUM = "tasks.math.xsum_request"
 MATH = ["add", "sub", "mul", "divide", "xsum"]
 LEDGER = ["tasks.ledger.enter_request", "tasks.ledger.interest_request"]
-SECONDS = 3  # within which anything is answered
+SECONDS = 3 if os.environ.get("DIR") else 10  # within which anything is answered; ours on a busy machine, too
 DOWN = "while Redis is down"
 
 
@@ -334,8 +335,8 @@ def test_redis_is_down(site, redis_is):
     path = site.send([1])
     redis_is("down")
     for _ in range(2):
-        site.refuses("POST /sums while Redis is down", site.ask("/sums", [1, 2], when=DOWN), 503)
-        site.refuses("GET of a sum while Redis is down", site.ask(path, when=DOWN), 503)
+        site.refuses("POST /sums while Redis is down", site.ask("/sums", [1, 2], 3, DOWN), 503)
+        site.refuses("GET of a sum while Redis is down", site.ask(path, None, 3, DOWN), 503)
     redis_is("up")
     site.tells(site.send([1, 2]), {"state": "PENDING"}, "once Redis is back")
     redis_is("down")

@@ -71,19 +71,19 @@ def test_early_acknowledged_task_of_a_killed_worker_is_gone(worker, app, app_und
         result.get(timeout=2)
 
 
-@pytest.mark.isolated(slow_tasks=True, settings=SOON)
+@pytest.mark.isolated(slow_tasks=True, args=["-c", "4"], settings=SOON)
 def test_chord_of_a_killed_worker_is_finished_by_the_next(worker, app, app_under_test, redis):
-    nap, xsum = app.tasks["slow.nap"], app.tasks["tasks.math.xsum_request"]
-    result = chord([nap.s(0.4, i) for i in range(1, 5)], xsum.s()).delay()
-    # All four have been written down as taken: a message on its way there would be lost.
-    wait_until(lambda: redis.hlen("unacked") == 4, 5)
+    names = ["first", "second", "third", "fourth"]
+    header = [app.tasks["slow.interrupted"].s(name) for name in names]
+    result = chord(header, app.tasks["tasks.math.xsum_request"].s()).delay()
+    wait_until(lambda: redis.exists(*names) == 4, 10)
     worker.kill()
     with raises(CeleryTimeout, "get(timeout=1) of a chord without a worker should raise TimeoutError"):
         result.get(timeout=1)
     # A worker looks for messages past their visibility timeout when it starts.
     time.sleep(0.5)
     app_under_test.add_worker()
-    gives("The chord of a killed worker", result, 10)
+    gives("The chord of a killed worker", result, 8)
 
 
 @pytest.mark.isolated(slow_tasks=True, settings=SOON)
