@@ -71,8 +71,7 @@ test: setup-test ## run every chapter's tests and lesson
 	$(PYTEST) $(ARGS)
 test-docker: setup-test ## run them on containers
 	$(PYTEST) --docker -n 3 $(ARGS)
-test-browser: setup-test ## run the tests that look at a page in a browser
-	@sh tools/setup.sh $(STACK)-browser
+test-browser: setup-test setup-browser ## run the tests that look at a page in a browser
 	$(PYTEST) -k browser $(ARGS)
 test-resilience: setup setup-web setup-test ## kill, interrupt and damage things, and see what survives
 	$(PYTEST) tests/resilience --dist load $(ARGS)
@@ -91,10 +90,8 @@ site-test: site
 	@.venv-site/bin/python -m pytest -o addopts= tools/site $(ARGS)
 setup: ## install the stack
 	@sh tools/setup.sh $(STACK)
-setup-web:
-	@sh tools/setup.sh $(STACK)-web
-setup-test:
-	@sh tools/setup.sh $(STACK)-test
+setup-web setup-test setup-browser: setup-%:
+	@sh tools/setup.sh $(STACK)-$*
 setup-site:
 	@sh tools/setup.sh site
 lint: setup-test ## check the style of the code
@@ -124,4 +121,4 @@ tags:
 carry:
 	@sh tools/carry.sh "$$FROM"
 
-.PHONY: help messages logs down redis stop test test-docker test-browser test-resilience bench picture site site-serve site-test setup setup-web setup-test setup-site lint clean lock audit tags carry
+.PHONY: help messages logs down redis stop test test-docker test-browser test-resilience bench picture site site-serve site-test setup setup-web setup-test setup-browser setup-site lint clean lock audit tags carry

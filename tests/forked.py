@@ -6,7 +6,6 @@ import multiprocessing
 import os
 import sys
 import tempfile
-import time
 
 from celery.__main__ import main
 
@@ -20,10 +19,11 @@ FORKSERVER.set_forkserver_preload(list(IMPORTED))
 POSSIBLE = len(os.fsencode(tempfile.gettempdir())) < 70
 
 
-def run(watched, words, folder, env, log):
+def run(pipe, words, folder, env, log):
     """Become what a shell would start there, or end where the tests have ended before the reaper knew of it."""
     os.setsid()
-    watched.recv()
+    pipe.send(True)
+    pipe.recv()
     gc.freeze()  # Celery collects garbage before each fork: not in all that is imported here
     nothing, output = os.open(os.devnull, os.O_RDWR), os.open(log, os.O_WRONLY | os.O_APPEND)
     for number, file in enumerate((nothing, output, output)):
@@ -45,15 +45,14 @@ class Forked:
 
     def __init__(self, reaper, *command):
         """Start a command: its words, its folder, its environment, and the file for its output."""
-        reader, writer = FORKSERVER.Pipe(duplex=False)
-        self.process = FORKSERVER.Process(name="MainProcess", target=run, args=(reader, *command))
+        here, there = FORKSERVER.Pipe()
+        self.process = FORKSERVER.Process(name="MainProcess", target=run, args=(there, *command))
         self.process.start()
+        there.close()
         self.pid, self.wait = self.process.pid, self.process.join
-        # A signal to its group must find it there.
-        while self.poll() is None and os.getpgid(self.pid) != self.pid:
-            time.sleep(0.001)
+        here.recv()  # a signal to its group finds it there
         reaper.watch(self.pid)
-        writer.send(True)
+        here.send(True)
 
     def poll(self):
         return self.process.exitcode
