@@ -170,7 +170,9 @@ class Session:
 
     def close(self):
         for repl in filter(None, (self.prompt, self.shell)):
-            repl.child.close(force=True)
+            repl.child.kill(signal.SIGKILL)
+            repl.child.wait()  # close() alone gives it half a second, even if the machine is busy
+            repl.child.close()
         for terminal in self.terminals.values():
             terminal.teardown()
 

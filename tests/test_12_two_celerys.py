@@ -524,9 +524,9 @@ def stopped(nodes, folder):
         results = {}
         for name, each in made.items():
             url = each.broker.celeryconfig["host_url"]
-            results[name] = own_app(broker_url=url, result_backend=url).send_task("two.nap", (2.5,))
+            results[name] = own_app(broker_url=url, result_backend=url).send_task("two.nap", (5,))
         for worker in workers.values():
-            wait_until(lambda worker=worker: "nap of 2.5 s" in worker.logs())
+            wait_until(lambda worker=worker: "nap of 5 s" in worker.logs())
         for name, worker in workers.items():
             worker.kill(ways[name][0])
         time.sleep(0.5)
