@@ -58,6 +58,7 @@ SETTINGS = [
     "task_ignore_result = True",
     "worker_prefetch_multiplier = 32",
     "worker_prefetch_multiplier = 1",
+    "task_acks_late, worker_prefetch_multiplier = True, 1",
     'worker_pool = "solo"',
     'worker_pool = "threads"',
 ]
