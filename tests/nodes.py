@@ -29,7 +29,7 @@ from redis import StrictRedis
 
 TESTS = Path(__file__).resolve().parent
 CELERYS_OWN = set(_state._on_app_finalizers)
-# The variables that a worker may have which is forked: Celery reads some others when it is imported.
+# A worker with any other variable is not forked: Celery reads some of them when it is imported.
 OURS = {*course.URLS, "PYTHONPATH", "SLOW_TASKS_LOOK", "SLOW_TASKS_SETTINGS", "TWO_SETTINGS"}
 IGNORED = shutil.ignore_patterns(*NOT_CODE)
 # A result that is deleted after its server has gone would look for it, for 20 seconds.

@@ -56,9 +56,9 @@ class Site:
                 f"{what} should be answered, and this was raised: {described(error)}"
             ) from None
 
-    def send(self, numbers, seconds=SECONDS):
+    def send(self, numbers):
         """Post numbers; return the path of the sum, or fail."""
-        status, headers, body = self.ask("/sums", numbers, seconds)
+        status, headers, body = self.ask("/sums", numbers)
         what = f"POST /sums with {numbers}"
         assert status == 202, f"{what} should answer 202, it answered {status} {body}."
         id = isinstance(body, dict) and body.get("id")
