@@ -5,6 +5,7 @@ STACK ?= pinned
 export STACK
 ENV = $(if $(filter pinned,$(STACK)),.venv,.venv-$(STACK))
 RUN = @$(ENV)/bin/python
+COURSE = $(RUN) -m course
 PYTEST = $(RUN) -m pytest
 # Where the stack is gone, or not there yet, any Python will do.
 ANY = @python=$$(command -v $(ENV)/bin/python || command -v python3) || { echo 'Python is missing: install python3, and type the command again.' >&2; exit 1; }; "$$python"
@@ -30,43 +31,43 @@ help:
 	@echo 'DIR=~/my-attempt names a folder of your own, for -worker, -shell, -beat, -flower, -web, -pytest, -start, -check, -hint, -watch, -diff and -test.'
 
 chapter-%-worker: setup ## start Redis if none answers, and the worker of chapter N (ARGS="-c 4" is passed on)
-	$(RUN) tools/worker.py $* $(ARGS)
+	$(COURSE) worker $* $(ARGS)
 chapter-%-shell: setup ## open Python in the folder of chapter N, in a second terminal
-	$(RUN) tools/course.py $* python $(ARGS)
+	$(COURSE) run $* python $(ARGS)
 chapter-%-beat: setup ## start the beat of chapter N, beside its worker (from chapter 8 on)
-	$(RUN) tools/course.py $* celery -A tasks beat --loglevel=info $(ARGS)
+	$(COURSE) run $* celery -A tasks beat --loglevel=info $(ARGS)
 chapter-%-flower: setup-web ## show tasks and workers of chapter N on 127.0.0.1:5555 (from chapter 9 on)
-	$(RUN) tools/course.py $* python -m flower -A tasks flower --address=127.0.0.1 $(ARGS)
+	$(COURSE) run $* python -m flower -A tasks flower --address=127.0.0.1 $(ARGS)
 chapter-%-web: setup-web ## start the web page of chapter N on 127.0.0.1:8000 (from chapter 11 on)
-	$(RUN) tools/course.py $* python -m uvicorn web:app $(ARGS)
+	$(COURSE) run $* python -m uvicorn web:app $(ARGS)
 chapter-%-pytest: setup-test ## run the tests that are in the folder of chapter N (from chapter 10 on)
-	$(RUN) tools/course.py $* pytest $(ARGS)
+	$(COURSE) run $* pytest $(ARGS)
 messages: setup ## show what travels through Redis, live
-	$(RUN) tools/messages.py
+	$(COURSE) messages
 chapter-%-diff: ## show what changed since the chapter before, or between DIR and chapter N
-	$(ANY) tools/attempt.py diff $* $(ARGS)
+	$(ANY) -m course diff $* $(ARGS)
 chapter-%-start: setup-test ## copy the chapter before into my/N-name, where you write chapter N yourself
-	$(RUN) tools/attempt.py start $*
+	$(COURSE) start $*
 chapter-%-check: setup-test ## check your attempt step by step
-	$(RUN) tests/check.py $*
+	$(COURSE) check $*
 chapter-%-hint: setup-test ## check it, with a hint for the step that fails
-	$(RUN) tests/check.py $* hint
+	$(COURSE) check $* hint
 chapter-%-watch: setup-test ## check it each time you save
-	$(RUN) tests/check.py $* watch
+	$(COURSE) check $* watch
 chapter-%-test: setup-test ## run all tests of chapter N
 	$(PYTEST) --chapter=$* $(ARGS)
 chapter-%-purge: setup ## drop the messages that wait in the queue, after asking you
-	$(RUN) tools/course.py $* celery -A tasks purge $(ARGS)
+	$(COURSE) run $* celery -A tasks purge $(ARGS)
 chapter-%-up: setup ## run Redis and WORKERS=3 workers of chapter N in Docker containers
-	$(RUN) tools/worker.py $* up
+	$(COURSE) worker $* up
 logs: ## show the log of the workers in containers
-	$(ANY) tools/server.py logs $(ARGS)
+	$(ANY) -m course logs $(ARGS)
 down: ## remove the containers
-	$(ANY) tools/server.py down $(ARGS)
+	$(ANY) -m course down $(ARGS)
 redis: setup ## start Redis on 127.0.0.1:6379
-	$(RUN) tools/server.py start
+	$(COURSE) redis
 stop: ## stop the servers that were started here
-	$(ANY) tools/server.py stop
+	$(ANY) -m course stop
 test: setup-test ## run every chapter's tests and lesson
 	$(PYTEST) $(ARGS)
 test-docker: setup-test ## run them on containers
@@ -75,11 +76,10 @@ test-browser: setup-test setup-browser ## run the tests that look at a page in a
 	$(PYTEST) -k browser $(ARGS)
 test-resilience: setup setup-web setup-test ## kill, interrupt and damage things, and see what survives
 	$(PYTEST) tests/resilience --dist load $(ARGS)
-	@PICTURE=check $(ENV)/bin/python -m pytest -n 0 tests/test_*_timeline.py
 bench: setup-test ## compare the course with what you would type without it (ARGS="start" for one figure)
-	$(RUN) tools/bench.py $(ARGS)
+	$(RUN) -m tools.bench $(ARGS)
 picture: setup-test
-	@PICTURE=write $(ENV)/bin/python -m pytest -n 0 tests/test_1_picture.py tests/test_*_timeline.py
+	@PICTURE=write $(ENV)/bin/python -m pytest -n 0 tests/test_1_picture.py
 site: setup-site ## build the course as web pages in .course/site-pages
 	@rm -rf .course/site-pages
 	@$(SPHINX) . .course/site-pages || { rm -rf .course/site-pages; echo 'The site was not built: mend what the lines above name, and type make site again.' >&2; exit 1; }
@@ -99,7 +99,7 @@ lint: setup-test ## check the style of the code
 	@$(ENV)/bin/ruff format --check
 clean: stop ## remove what set-up made
 	rm -rf .course .venv .venv-latest .venv-site .pytest_cache .ruff_cache
-	find chapters tests tools -name __pycache__ -prune -exec rm -rf {} +
+	find chapters course tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 # For maintainers: CONTRIBUTING.md.
 lock:

@@ -7,11 +7,7 @@ import signal
 from pathlib import Path
 
 import celery.app.builtins  # noqa: F401  registers Celery's own tasks
-import course
 import pytest
-from grading import described, ready
-from lessons import Lesson
-from nodes import IGNORED, AppUnderTest, ProcessFactory, Worker
 from pytest_celery import (
     CeleryBackendCluster,
     CeleryBrokerCluster,
@@ -19,15 +15,24 @@ from pytest_celery import (
     RedisTestBackend,
     RedisTestBroker,
 )
-from reaper import Reaper
+from support.assertions import describe, wait_until_ready
+from support.lessons import Lesson
+from support.nodes import IGNORED, AppUnderTest, ProcessFactory, Worker
+from support.reaper import Reaper
+
+from course.chapters import ROOT, find_chapter, find_folder
 
 # A worker asks for a second, when it starts, whether there are others: not where a test starts one for itself.
 ALONE = ["--without-mingle", "--without-gossip"]
 
 
 def pytest_addoption(parser):
-    parser.addoption("--chapter", help="run this chapter's suite alone, on the folder DIR where that is set")
-    parser.addoption("--docker", action="store_true", help="run the suites on containers: needs an engine")
+    parser.addoption(
+        "--chapter", help="run this chapter's suite alone, on the folder DIR where that is set"
+    )
+    parser.addoption(
+        "--docker", action="store_true", help="run the suites on containers: needs an engine"
+    )
 
 
 def pytest_configure(config):
@@ -35,14 +40,14 @@ def pytest_configure(config):
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if number := config.option.chapter:
         try:
-            course.folder(number)
+            find_folder(number)
         except SystemExit as error:
             raise pytest.UsageError(str(error)) from None
         config.args[:] = sorted(map(str, Path(__file__).parent.glob(f"test_{number}_*.py")))
     else:
         os.environ.pop("DIR", None)
     if config.option.docker and not hasattr(config, "workerinput"):
-        import containers
+        from support import containers
 
         containers.prepare()
 
@@ -55,7 +60,7 @@ def pytest_runtest_makereport(item, call):
     if isinstance(error, AssertionError) and str(error):
         report.longrepr = str(error)
     elif error and os.environ.get("DIR"):
-        report.longrepr = f"This could not be tested further: {described(error)}"
+        report.longrepr = f"This could not be tested further: {describe(error)}"
     return report
 
 
@@ -71,7 +76,7 @@ def nodes(request, tmp_path_factory):
     """Makes servers and workers, as processes or containers. Nothing is started before a test needs it."""
     factory = ProcessFactory
     if request.config.option.docker:
-        from containers import ContainerFactory as factory
+        from support.containers import ContainerFactory as factory
     reaper = Reaper()
     yield factory(reaper, tmp_path_factory.mktemp("nodes"))
     # It ends what is left: the servers that tests share.
@@ -87,8 +92,8 @@ def number(request):
 @pytest.fixture(scope="module")
 def folder(number, tmp_path_factory):
     """The folder under test, the chapter's own or the learner's; a copy where the chapter's .gitignore names what it writes."""
-    folder = course.folder(number)
-    if not (course.ROOT / "chapters" / course.chapter(number) / ".gitignore").exists():
+    folder = find_folder(number)
+    if not (ROOT / "chapters" / find_chapter(number) / ".gitignore").exists():
         return folder
     return shutil.copytree(folder, tmp_path_factory.mktemp("copy") / folder.name, ignore=IGNORED)
 
@@ -137,7 +142,7 @@ def lesson(request, number, shared, tmp_path):
     """The chapter's lesson, whose blocks `lesson.run()` runs."""
     if os.environ.get("DIR"):
         pytest.skip("a lesson is about the course's own chapter")
-    return Lesson(course.folder(number) / "README.md", shared, tmp_path)
+    return Lesson(find_folder(number) / "README.md", shared, tmp_path)
 
 
 # pytest-celery's fixtures, on the nodes of the test's app.
@@ -150,7 +155,9 @@ def celery_setup_app(app):
 
 @pytest.fixture
 def celery_worker_cluster(app_under_test, app):
-    return CeleryWorkerCluster(*(Worker(ready(worker), app) for worker in app_under_test.workers))
+    return CeleryWorkerCluster(
+        *(Worker(wait_until_ready(worker), app) for worker in app_under_test.workers)
+    )
 
 
 @pytest.fixture

@@ -10,9 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import course
 import pytest
-from course import NOT_CODE, wait_until
+
+from course.chapters import NOT_CODE, ROOT, find_chapter
+from course.environment import PROGRAMS, environment
+from course.waiting import wait_until
 
 OWN_TESTS = Path(__file__).with_name("test_10_own_tests")
 # What celeryconfig.py names is none, and says so at once: nobody waits for a server, or uses the learner's own.
@@ -25,14 +27,16 @@ class Runs:
     def __init__(self, reaper, folder, temp, planted, ignored=NOT_CODE):
         self.reaper, self.temp, self.name = reaper, temp, folder.name
         for name, texts in planted.items():
-            copy = shutil.copytree(folder, temp / name / folder.name, ignore=shutil.ignore_patterns(*ignored))
+            copy = shutil.copytree(
+                folder, temp / name / folder.name, ignore=shutil.ignore_patterns(*ignored)
+            )
             for path, text in [NO_REDIS, *texts]:
                 with (copy / path).open("a") as file:
                     file.write(f"\n\n{text}\n")
         words = [sys.executable, OWN_TESTS / "mutants.py", *map(self.folder, planted)]
         env = {
             name: value
-            for name, value in course.environment().items()
+            for name, value in environment().items()
             if not name.startswith(("PYTEST", "TEST_"))
         }
         self.process = subprocess.Popen(words, env=env, process_group=0)
@@ -240,7 +244,9 @@ def test_tests_are_found(folder, graded):
     """pytest.ini has testpaths and pythonpath, below [pytest]."""
     inis = ("pytest.ini", "pytest.toml", "pyproject.toml", "tox.ini", "setup.cfg")
     there = any((folder / name).exists() for name in inis)
-    assert there, "There should be a pytest.ini: without one, pytest takes the settings of the course."
+    assert there, (
+        "There should be a pytest.ini: without one, pytest takes the settings of the course."
+    )
     passed, failed, why = graded.outcome("good")
     assert passed or failed, (
         "pytest should find your tests, in files like tests/test_libs.py, and it found none."
@@ -254,7 +260,9 @@ def test_no_ledger_is_left(graded):
     """A fixture with autouse=True calls monkeypatch.chdir(tmp_path)."""
     graded.outcome("good")
     left = [path.name for path in graded.folder("good").rglob("*.db")]
-    assert not left, f"Your tests should leave no ledger in the folder, and they left {', '.join(left)}."
+    assert not left, (
+        f"Your tests should leave no ledger in the folder, and they left {', '.join(left)}."
+    )
 
 
 @pytest.mark.step("they pass without Redis", "in-memory")
@@ -289,7 +297,8 @@ def test_entries(graded, bug):
 
 
 @pytest.mark.step(
-    "they catch interest that is paid twice a day, or only on the first day", "the-function-and-the-task"
+    "they catch interest that is paid twice a day, or only on the first day",
+    "the-function-and-the-task",
 )
 @bugs("twice", "day")
 def test_interest(graded, bug):
@@ -318,7 +327,8 @@ def test_progress(graded, bug):
 
 
 @pytest.mark.step(
-    "they catch missing retries, too few retries, and retries after any error", "retries-and-progress"
+    "they catch missing retries, too few retries, and retries after any error",
+    "retries-and-progress",
 )
 @bugs("retries", "once", "every")
 def test_retries(graded, bug):
@@ -326,7 +336,9 @@ def test_retries(graded, bug):
     notices(graded, bug)
 
 
-@pytest.mark.step("they catch an answer that JSON can't carry, and messages that aren't JSON", "a-message")
+@pytest.mark.step(
+    "they catch an answer that JSON can't carry, and messages that aren't JSON", "a-message"
+)
 @bugs("fraction", "pickle")
 def test_messages(graded, bug):
     """start_worker(app, perform_ping_check=False) runs a worker in a thread. Send it each of the tasks."""
@@ -383,7 +395,7 @@ def claims(nodes, number, tmp_path_factory):
     """The runs of these tests, each beside the chapter's tests/conftest.py, to which a text is added."""
     runs = Runs(
         nodes.reaper,
-        course.ROOT / "chapters" / course.chapter(number),
+        ROOT / "chapters" / find_chapter(number),
         tmp_path_factory.mktemp("claims"),
         {
             name: [("tests/conftest.py", added), ("tests/test_claim.py", test)]
@@ -403,25 +415,31 @@ def test_what_celery_does_in_tests(claims):
 
 def test_without_its_own_ledger_a_test_sees_the_last_one_s(claims):
     _, _, why = claims.outcome("one ledger")
-    assert "200.0 == 100.0" in why, f"Two entries of 100.0 should be in one ledger; the test said {why!r}."
+    assert "200.0 == 100.0" in why, (
+        f"Two entries of 100.0 should be in one ledger; the test said {why!r}."
+    )
 
 
 def test_the_ping_needs_an_import(claims):
     _, failed, why = claims.outcome("no ping")
-    assert failed and "AssertionError" in why, f"start_worker should miss its ping; the test said {why!r}."
+    assert failed and "AssertionError" in why, (
+        f"start_worker should miss its ping; the test said {why!r}."
+    )
 
 
 def test_pytest_celery_has_another_celery_worker(claims):
     _, _, why = claims.outcome("pytest-celery's")
     assert "DockerException" in why, f"celery_worker should need Docker; the test said {why!r}."
     _, failed, why = claims.outcome("Celery's")
-    assert not failed, f"celery.contrib.pytest should bring Celery's fixture back; the test said {why!r}."
+    assert not failed, (
+        f"celery.contrib.pytest should bring Celery's fixture back; the test said {why!r}."
+    )
 
 
 def run_pytest(folder, *options, **variables):
     """Run the folder's tests as one types it; return what pytest says."""
-    env = course.environment() | variables
-    words = [course.PROGRAMS / "pytest", "-p", "no:cacheprovider", *options]
+    env = environment() | variables
+    words = [PROGRAMS / "pytest", "-p", "no:cacheprovider", *options]
     done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"pytest should succeed, and said: {done.stdout}{done.stderr}"
     return done.stdout
@@ -438,7 +456,9 @@ def test_the_same_tests_on_redis(folder, app_under_test):
 def test_containers(request, folder):
     if not request.config.option.docker:
         pytest.skip("needs a Docker engine: make test-docker")
-    import containers
+    from support import containers
 
     said = run_pytest(folder, "tests/test_containers.py", TEST_IMAGE=containers.IMAGE)
-    assert "1 passed" in said, f"A test should kill a worker in its container, and pytest said: {said}"
+    assert "1 passed" in said, (
+        f"A test should kill a worker in its container, and pytest said: {said}"
+    )

@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import pytest
-from course import free_port, wait_until
-from grading import WARM_STOP, ready, task
+from support.assertions import WARM_STOP, find_task, wait_until_ready
 from test_11_web import XSUM, Site
+
+from course.environment import free_port
+from course.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(
     "config.option.docker", reason="the page's server runs on this machine: make test"
@@ -38,7 +40,7 @@ def test_a_hundred_at_once(app, app_under_test):
     """
     site = serve(app_under_test)
     [worker] = app_under_test.workers
-    ready(worker)
+    wait_until_ready(worker)
     with ThreadPoolExecutor(100) as pool:
         sending = [pool.submit(site.send, [number, 0.5]) for number in range(100)]
         wait_until(lambda: sum(each.done() for each in sending) > 30, 10)
@@ -61,11 +63,13 @@ def test_a_hundred_at_once(app, app_under_test):
     with closing(sqlite3.connect(app_under_test.folder / "sums.db")) as db:
         for path in lost:
             [numbers] = db.execute("SELECT numbers FROM sums WHERE id = ?", (path[6:],)).fetchone()
-            task(app, XSUM).apply_async((json.loads(numbers),), task_id=path[6:])
+            find_task(app, XSUM).apply_async((json.loads(numbers),), task_id=path[6:])
     wait_until(lambda: not waiting(), 5)
     found = [told(site, path) for path in paths]
     wrong = [
-        each for number, each in enumerate(found) if each != {"state": "SUCCESS", "result": number + 0.5}
+        each
+        for number, each in enumerate(found)
+        if each != {"state": "SUCCESS", "result": number + 0.5}
     ]
     assert not wrong, (
         f"Each of a hundred ids should end in its sum; these did not: {Counter(map(str, wrong))}"

@@ -5,14 +5,15 @@ import threading
 import time
 
 import anyio.to_thread
-import course
 import pytest
 import test_11_web
 from celery.result import AsyncResult, denied_join_result
-from course import wait_until
-from grading import raises, ready, task
 from kombu.exceptions import OperationalError
+from support.assertions import assert_raises, find_task, wait_until_ready
 from test_11_web import XSUM, serving
+
+from course.environment import PINNED
+from course.waiting import wait_until
 
 redis_is, site = test_11_web.redis_is, test_11_web.site
 
@@ -21,7 +22,12 @@ redis_is, site = test_11_web.redis_is, test_11_web.site
 def test_state_and_result_are_two_looks(site, app, monkeypatch):
     """Between them the sum may finish: the state is the old one then, and the result the new."""
     path, found = site.send([1, 2]), []
-    on_its_way = {"status": "PROGRESS", "result": {"done": 1, "of": 2}, "traceback": None, "children": []}
+    on_its_way = {
+        "status": "PROGRESS",
+        "result": {"done": 1, "of": 2},
+        "traceback": None,
+        "children": [],
+    }
     done = on_its_way | {"status": "SUCCESS", "result": 3.0}
     # Each thread has a backend of its own.
     monkeypatch.setattr(
@@ -31,7 +37,9 @@ def test_state_and_result_are_two_looks(site, app, monkeypatch):
     )
     result = AsyncResult(path[6:], app=app)
     two = result.state, result.result
-    assert two == ("PROGRESS", 3.0), f"Two looks should find what doesn't fit together, they found {two}."
+    assert two == ("PROGRESS", 3.0), (
+        f"Two looks should find what doesn't fit together, they found {two}."
+    )
     found.clear()
     site.tells(path, {"state": "PROGRESS", "result": {"done": 1, "of": 2}}, "at one look")
 
@@ -39,22 +47,28 @@ def test_state_and_result_are_two_looks(site, app, monkeypatch):
 @pytest.mark.isolated(count=0)
 def test_celery_says_pending_for_any_id(app):
     found = AsyncResult("nothing", app=app).state
-    assert found == "PENDING", f"Celery should say PENDING for an id that never was, it says {found}."
+    assert found == "PENDING", (
+        f"Celery should say PENDING for an id that never was, it says {found}."
+    )
 
 
 @pytest.mark.isolated(count=0)
 def test_no_request_waits(site, app):
     """In the server's process, get raises at once, and a message that is sent subscribes to nothing."""
     id = site.send([1, 2])[6:]
-    with raises(RuntimeError, "get should raise RuntimeError in the process of the page's server"):
+    with assert_raises(
+        RuntimeError, "get should raise RuntimeError in the process of the page's server"
+    ):
         AsyncResult(id, app=app).get(timeout=1)
     listening = app.backend.client.pubsub_numsub(app.backend.get_key_for_task(id))[0][1]
-    assert not listening, f"The page's server should not subscribe to its results, {listening} of it does."
+    assert not listening, (
+        f"The page's server should not subscribe to its results, {listening} of it does."
+    )
 
 
 @pytest.mark.isolated(count=0)
 def test_delay_subscribes_where_get_may_follow(app):
-    result = task(app, XSUM).delay([1, 2])
+    result = find_task(app, XSUM).delay([1, 2])
     listening = app.backend.client.pubsub_numsub(app.backend.get_key_for_task(result.id))[0][1]
     assert listening == 1, f"delay should subscribe to the result once, {listening} do."
 
@@ -66,7 +80,7 @@ def test_a_sum_that_no_worker_took_in_time_is_cancelled(app, app_under_test, mon
     with serving() as site:
         path = site.send([1])
         time.sleep(0.2)
-        ready(app_under_test.add_worker(["--without-mingle", "--without-gossip"]))
+        wait_until_ready(app_under_test.add_worker(["--without-mingle", "--without-gossip"]))
         wait_until(lambda: site.ask(path)[2] == {"state": "REVOKED"}, 5)
         site.tells(path, {"state": "REVOKED"}, "when no worker took it in time")
 
@@ -95,8 +109,8 @@ def test_celery_tries_for_twenty_seconds_otherwise(app, redis_is, monkeypatch):
     naps = []
     monkeypatch.setattr("kombu.utils.functional.sleep", naps.append)
     redis_is("down")
-    with raises(Exception, "delay should give up when Redis is down"):
-        task(app, XSUM).delay([1, 2])
+    with assert_raises(Exception, "delay should give up when Redis is down"):
+        find_task(app, XSUM).delay([1, 2])
     assert 18 <= sum(naps) <= 22, (
         f"delay should try for about 20 seconds when Redis is down, it slept {sum(naps)}."
     )
@@ -167,6 +181,9 @@ def test_connecting_to_a_broker(app, redis_is, monkeypatch):
 
     monkeypatch.setattr("kombu.utils.functional.sleep", sleep)
     redis_is("down")
-    kind = AssertionError if course.STACK == "pinned" else OperationalError
-    with denied_join_result(), raises(kind, f"delay should raise {kind.__name__} when the broker is down"):
-        task(app, XSUM).delay([1, 2])
+    kind = AssertionError if PINNED else OperationalError
+    with (
+        denied_join_result(),
+        assert_raises(kind, f"delay should raise {kind.__name__} when the broker is down"),
+    ):
+        find_task(app, XSUM).delay([1, 2])

@@ -6,9 +6,10 @@ import time
 from contextlib import closing
 
 import pytest
-from course import wait_until
-from grading import ready
+from support.assertions import wait_until_ready
 from test_11_a_hundred import serve
+
+from course.waiting import wait_until
 
 WHERE = "make test-browser looks at the page in a browser"
 sync_api = pytest.importorskip("playwright.sync_api", reason=WHERE)
@@ -53,7 +54,9 @@ def page(request, browser, site):
     size = {"width": int(width), "height": 900}
     page, wrong = browser.new_page(viewport=size, color_scheme=scheme, base_url=site.url), []
     page.set_default_timeout(15_000)
-    page.on("request", lambda sent: None if sent.url.startswith(site.url) else wrong.append(sent.url))
+    page.on(
+        "request", lambda sent: None if sent.url.startswith(site.url) else wrong.append(sent.url)
+    )
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.goto("/")
     yield page
@@ -66,7 +69,9 @@ def send(page, numbers):
     if page.evaluate("document.activeElement.id") != "numbers":
         page.keyboard.press("Tab")
     focused = page.evaluate("document.activeElement.id")
-    assert focused == "numbers", f"The first stop of the tab key should be the field, it is {focused!r}."
+    assert focused == "numbers", (
+        f"The first stop of the tab key should be the field, it is {focused!r}."
+    )
     page.keyboard.press("Control+a")
     page.keyboard.type(numbers)
     page.keyboard.press("Enter")
@@ -106,7 +111,9 @@ def test_a_sum_in_a_browser(page):
     while not ended and time.monotonic() < late:
         # In this order: the bar is at its end when the page says the sum.
         ended = page.get_by_role("status").text_content().startswith("The sum")
-        value = page.get_by_role("progressbar", include_hidden=True).evaluate("bar => bar.value / bar.max")
+        value = page.get_by_role("progressbar", include_hidden=True).evaluate(
+            "bar => bar.value / bar.max"
+        )
         seen += [value] if value != seen[-1] else []
     says(page, "The sum is 1.8.")
     assert seen == sorted(seen) and len(seen) > 2 and seen[-1] == 1, (
@@ -127,7 +134,7 @@ def test_a_sum_in_a_browser(page):
 def test_a_worker_that_is_stopped_in_a_browser(page, shared):
     """Stop it, see what waits, start it, and see the sum, also after the page has been loaded again."""
     [worker] = shared.workers
-    ready(worker)
+    wait_until_ready(worker)
     worker.kill("SIGTERM")
     assert wait_until(lambda: worker.status == "exited", 20), "The worker should stop."
     send(page, "0 2")
@@ -154,7 +161,9 @@ def test_a_sum_that_nobody_took_in_a_browser(page, shared):
 @pytest.mark.parametrize("page", ["390 light"], indirect=True)
 def test_redis_is_down_in_a_browser(page, site):
     """The page says so, and goes on once Redis is back."""
-    page.route("**/sums/**", lambda route: route.fulfill(status=503, body='{"detail": "It is down."}'))
+    page.route(
+        "**/sums/**", lambda route: route.fulfill(status=503, body='{"detail": "It is down."}')
+    )
     send(page, "0.5 0.5")
     says(page, "It is down.")
     page.unroute("**/sums/**")

@@ -5,10 +5,12 @@ import shutil
 import subprocess
 
 import pytest
-from course import PROGRAMS, STACK, free_port, wait_until
-from grading import ready
-from nodes import TESTS, AppUnderTest
+from support.assertions import wait_until_ready
+from support.nodes import TESTS, AppUnderTest
 from test_11_web import Site
+
+from course.environment import PROGRAMS, STACK, free_port
+from course.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(
     "config.option.docker", reason="Django isn't in the worker's image: make test"
@@ -66,19 +68,26 @@ def project(nodes, tmp_path_factory):
     """A copy of the project, whose database has its tables, with a worker that isn't waited for."""
     ignored = shutil.ignore_patterns("__pycache__", ".*", "db.sqlite3*")
     folder = shutil.copytree(
-        TESTS / "test_11_django_project", tmp_path_factory.mktemp("django") / "project", ignore=ignored
+        TESTS / "test_11_django_project",
+        tmp_path_factory.mktemp("django") / "project",
+        ignore=ignored,
     )
     made = AppUnderTest(nodes, folder, count=0)
     run(made, "manage.py", "migrate", "--run-syncdb")
     alone = ["--without-mingle", "--without-gossip"]
-    made.workers.append(made.start("celery", "-A", "project", "worker", "--loglevel=info", "-c", "2", *alone))
+    made.workers.append(
+        made.start("celery", "-A", "project", "worker", "--loglevel=info", "-c", "2", *alone)
+    )
     yield made
     made.close()
 
 
 def run(app_under_test, *words):
     """Run Python in the project's folder; return what it printed."""
-    command, at = [PROGRAMS / "python", *words], {"cwd": app_under_test.folder, "env": app_under_test.env}
+    command, at = (
+        [PROGRAMS / "python", *words],
+        {"cwd": app_under_test.folder, "env": app_under_test.env},
+    )
     done = subprocess.run(command, **at, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"python {words[0]} should succeed. It said: {done.stderr}"
     return done.stdout
@@ -87,7 +96,7 @@ def run(app_under_test, *words):
 @pytest.fixture(scope="module")
 def prompt(project):
     """What the project's prompt found."""
-    ready(project.workers[0])
+    wait_until_ready(project.workers[0])
     return json.loads(run(project, "-c", ASKED))
 
 
@@ -96,7 +105,7 @@ def test_the_same_in_django(project):
     server = project.start("python", "-u", "manage.py", "runserver", "--noreload", str(port))
     wait_until(lambda: "Quit the server" in server.logs() or server.status == "exited", 20)
     site = Site(port)
-    assert "sums.tasks.add_up" in ready(project.workers[0]).logs(), (
+    assert "sums.tasks.add_up" in wait_until_ready(project.workers[0]).logs(), (
         "The worker should list sums.tasks.add_up."
     )
     path = site.send([1, 2.5])
@@ -108,7 +117,9 @@ def test_the_same_in_django(project):
 
 def test_the_view_sends_after_the_commit(prompt):
     found = prompt["sent inside a transaction"]
-    assert found == [False], f"The view should send one message, outside of a transaction; inside: {found}."
+    assert found == [False], (
+        f"The view should send one message, outside of a transaction; inside: {found}."
+    )
 
 
 def test_settings_that_begin_with_celery(prompt):
@@ -132,7 +143,11 @@ def test_on_commit_sends_nothing_after_a_rollback(prompt):
 
 def test_delay_on_commit(prompt):
     found = prompt["has delay_on_commit"]
-    assert found == (STACK == "latest"), f"delay_on_commit should be in Celery 5.7, and not in 5.1: {found}."
+    assert found == (STACK == "latest"), (
+        f"delay_on_commit should be in Celery 5.7, and not in 5.1: {found}."
+    )
     if found:
         then = prompt["in the transaction"], prompt["after the commit"]
-        assert then == (0, 3), f"delay_on_commit should send after the commit alone: {then} should be (0, 3)."
+        assert then == (0, 3), (
+            f"delay_on_commit should send after the commit alone: {then} should be (0, 3)."
+        )

@@ -14,14 +14,18 @@ from urllib.request import Request, urlopen
 import pytest
 import uvicorn
 from celery import signals
-from course import free_port, wait_until
-from grading import answers, described, has_setting, lists
-from lessons import Lesson
+from support.assertions import assert_listed, assert_setting, assert_task_returns, describe
+from support.lessons import Lesson
+
+from course.environment import free_port
+from course.waiting import wait_until
 
 XSUM = "tasks.math.xsum_request"
 MATH = ["add", "sub", "mul", "divide", "xsum"]
 LEDGER = ["tasks.ledger.enter_request", "tasks.ledger.interest_request"]
-SECONDS = 3 if os.environ.get("DIR") else 10  # within which anything is answered; ours on a busy machine, too
+SECONDS = (
+    3 if os.environ.get("DIR") else 10
+)  # within which anything is answered; ours on a busy machine, too
 DOWN = "while Redis is down"
 
 
@@ -50,10 +54,12 @@ class Site:
             with answer:
                 return answer.status, answer.headers, told(answer.read())
         except TimeoutError:
-            raise AssertionError(f"{what} should answer within {seconds} seconds, and didn't.") from None
+            raise AssertionError(
+                f"{what} should answer within {seconds} seconds, and didn't."
+            ) from None
         except OSError as error:
             raise AssertionError(
-                f"{what} should be answered, and this was raised: {described(error)}"
+                f"{what} should be answered, and this was raised: {describe(error)}"
             ) from None
 
     def send(self, numbers):
@@ -62,9 +68,13 @@ class Site:
         what = f"POST /sums with {numbers}"
         assert status == 202, f"{what} should answer 202, it answered {status} {body}."
         id = isinstance(body, dict) and body.get("id")
-        assert id and isinstance(id, str), f'{what} should answer {{"id": "..."}}, it answered {body}.'
+        assert id and isinstance(id, str), (
+            f'{what} should answer {{"id": "..."}}, it answered {body}.'
+        )
         path = headers["Location"]
-        assert path == f"/sums/{id}", f"{what} should have the header Location: /sums/{id}, it has {path!r}."
+        assert path == f"/sums/{id}", (
+            f"{what} should have the header Location: /sums/{id}, it has {path!r}."
+        )
         return path
 
     def tells(self, path, wanted, when):
@@ -100,7 +110,7 @@ def serving(module="web"):
         served = importlib.import_module(module).app
     except ImportError as error:
         raise AssertionError(
-            f"`uvicorn {module}:app` should find an app, and raised {described(error)}"
+            f"`uvicorn {module}:app` should find an app, and raised {describe(error)}"
         ) from None
     except AttributeError:
         raise AssertionError(f"{module}.py should have an app: app = FastAPI().") from None
@@ -209,7 +219,9 @@ def test_send(site, app, app_under_test):
     path = site.send([1, 2.5])
     waiting = app_under_test.broker.client.lrange("celery", 0, -1)
     names = [json.loads(each)["headers"]["task"] for each in waiting]
-    assert names == [XSUM], f"POST /sums should send one message, for {XSUM}; it sent {names or 'none'}."
+    assert names == [XSUM], (
+        f"POST /sums should send one message, for {XSUM}; it sent {names or 'none'}."
+    )
     id = json.loads(waiting[0])["headers"]["id"]
     assert path == f"/sums/{id}", f"The answer's id should be the task's, {id}; it leads to {path}."
     assert site.send([1, 2.5]) != path, "Each POST should give an id of its own, two gave the same."
@@ -223,7 +235,8 @@ def test_a_waiting_sum(site):
 
 
 @pytest.mark.step(
-    '`GET` answers `{"state": "SUCCESS", "result": 3.5}` when the task has succeeded', "send-and-ask"
+    '`GET` answers `{"state": "SUCCESS", "result": 3.5}` when the task has succeeded',
+    "send-and-ask",
 )
 def test_a_sum(celery_setup, site):
     """meta["status"] and meta["result"] of celery.backend.get_task_meta(id)."""
@@ -241,7 +254,9 @@ def test_a_sum_in_progress(site, app):
     """What xsum_request passes to update_state is the result while the state is PROGRESS."""
     path = site.send([1, 2, 3, 4])
     app.backend.store_result(path[6:], {"done": 1, "of": 4}, "PROGRESS")
-    site.tells(path, {"state": "PROGRESS", "result": {"done": 1, "of": 4}}, "when one of four is done")
+    site.tells(
+        path, {"state": "PROGRESS", "result": {"done": 1, "of": 4}}, "when one of four is done"
+    )
 
 
 @pytest.mark.step(
@@ -347,9 +362,9 @@ def test_redis_is_down(site, redis_is):
 @pytest.mark.step("the tasks and the settings of chapter 10 are still there", "a-page")
 def test_what_chapter_10_had(celery_setup, worker, app):
     """Nothing else changes in this chapter."""
-    lists(worker, [*LEDGER, *(f"tasks.math.{name}_request" for name in MATH)])
+    assert_listed(worker, [*LEDGER, *(f"tasks.math.{name}_request" for name in MATH)])
     for name in ("task_acks_late", "task_reject_on_worker_lost"):
-        has_setting(app, name, True)
-    has_setting(app, "result_expires", 3600)
-    has_setting(app, "broker_transport_options", {"visibility_timeout": 3600})
-    answers(app, "tasks.math.add_request", (4, 4), 8)
+        assert_setting(app, name, True)
+    assert_setting(app, "result_expires", 3600)
+    assert_setting(app, "broker_transport_options", {"visibility_timeout": 3600})
+    assert_task_returns(app, "tasks.math.add_request", (4, 4), 8)

@@ -7,9 +7,11 @@ import time
 from collections import Counter
 from urllib.request import Request, urlopen
 
-from checkout import docker
-from course import STACK, free_port, wait_until
-from server import compose_program
+from support.checkout import docker
+
+from course.containers import compose_program
+from course.environment import STACK, free_port
+from course.waiting import wait_until
 
 pytest_plugins = "checkout"
 
@@ -102,7 +104,9 @@ class Production:
 
     def all(self):
         """The same by service."""
-        return {each["Config"]["Labels"]["com.docker.compose.service"]: each for each in self.list()}
+        return {
+            each["Config"]["Labels"]["com.docker.compose.service"]: each for each in self.list()
+        }
 
     def unwell(self):
         """Return the services that aren't healthy, as text."""
@@ -114,7 +118,9 @@ class Production:
     def within_a_minute(self, when):
         wait_until(lambda: not self.unwell(), 60)
         unwell = self.unwell()
-        assert not unwell, f"All services should be healthy within a minute {when}; these aren't: {unwell}."
+        assert not unwell, (
+            f"All services should be healthy within a minute {when}; these aren't: {unwell}."
+        )
 
     def crash(self, service):
         """Kill the first process of a service from outside, as a system without memory does; wait until it is back."""
@@ -127,7 +133,9 @@ class Production:
             f"kill -9 {state['Pid']}",
         ]
         docker("run", "--rm", "--pid=host", *kill)
-        back = wait_until(lambda: self.all()[service]["State"]["StartedAt"] > state["StartedAt"], 20)
+        back = wait_until(
+            lambda: self.all()[service]["State"]["StartedAt"] > state["StartedAt"], 20
+        )
         assert back, (
             f"The service {service} should start again when it is killed, and doesn't within 20 seconds."
         )
@@ -135,7 +143,9 @@ class Production:
     def ask(self, path, numbers=None):
         data = numbers and json.dumps(numbers).encode()
         url = f"http://127.0.0.1:{self.ports['WEB_PORT']}{path}"
-        with urlopen(Request(url, data, {"Content-Type": "application/json"}), timeout=10) as answer:
+        with urlopen(
+            Request(url, data, {"Content-Type": "application/json"}), timeout=10
+        ) as answer:
             return json.load(answer)
 
 
@@ -145,7 +155,9 @@ def run(production):
         config, host = each["Config"], each["HostConfig"]
         lines = docker("top", each["Id"], "-o", "uid,pid,args").splitlines()[1:]
         users = {line.split()[0] for line in lines}
-        assert not users & {"0", "root"}, f"{name} should not run as root, its processes are {lines}."
+        assert not users & {"0", "root"}, (
+            f"{name} should not run as root, its processes are {lines}."
+        )
         assert host["ReadonlyRootfs"] and host["Memory"], (
             f"{name} should have a read-only root and limited memory."
         )
@@ -153,13 +165,19 @@ def run(production):
         wanted = [f"127.0.0.1:{production.ports[ports[name]]}"] if name in ports else []
         found = [line.split()[-1] for line in docker("port", each["Id"]).splitlines()]
         assert found == wanted, f"{name} should be published as {wanted}, it is as {found}."
-        log = subprocess.run(["docker", "logs", each["Id"]], capture_output=True, text=True, check=True)
+        log = subprocess.run(
+            ["docker", "logs", each["Id"]], capture_output=True, text=True, check=True
+        )
         shown = json.dumps(each) + "".join(lines) + log.stdout + log.stderr
-        assert PASSWORD not in shown, f"Nobody should read the password in what Docker tells of {name}."
+        assert PASSWORD not in shown, (
+            f"Nobody should read the password in what Docker tells of {name}."
+        )
         image = config["Image"]
         if not image.startswith("redis"):
             files = docker("run", "--rm", "--entrypoint=ls", image, "-A", "/app").split()
-            assert "redis_password" not in files, f"The image should not have the password, it has {files}."
+            assert "redis_password" not in files, (
+                f"The image should not have the password, it has {files}."
+            )
     redis = production.all()["redis"]["Id"]
     said = docker("exec", redis, "redis-cli", "ping").strip()
     assert said.startswith("NOAUTH"), f"Redis should want a password, and without one says {said}."
@@ -168,7 +186,9 @@ def run(production):
     wait_until(lambda: production.ask(f"/sums/{id}") == done, 10)
     found = production.ask(f"/sums/{id}")
     assert found == done, f"The page should tell {done} of a sum, it tells {found}."
-    with urlopen(f"http://127.0.0.1:{production.ports['FLOWER_PORT']}/metrics", timeout=10) as answer:
+    with urlopen(
+        f"http://127.0.0.1:{production.ports['FLOWER_PORT']}/metrics", timeout=10
+    ) as answer:
         told = answer.read().decode()
     for name in "flower_worker_online", "flower_events_total", "flower_task_runtime_seconds":
         assert name in told, f"Flower should have the metric {name}."
@@ -190,18 +210,26 @@ def kill_each(production):
     to = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     cancel = ["exec", "-T", "worker", "celery", "-A", "tasks", "control", "cancel_consumer"]
     for words in ["build", "worker"], [*cancel, "celery"], [*cancel, "ledger"]:
-        assert not production.compose(*words, **to).wait(120), f"{words} should succeed while tasks arrive."
+        assert not production.compose(*words, **to).wait(120), (
+            f"{words} should succeed while tasks arrive."
+        )
     time.sleep(2)
     update = production.compose("up", "-d", "--no-deps", "worker", "ledger", **to).wait(120)
     assert not update and load.poll() is None, "The workers should be replaced while tasks arrive."
     new = {name for name, each in production.all().items() if each["Id"] != before[name]}
-    assert new == {"worker", "ledger"}, f"An update should replace the workers alone, it replaced {new}."
+    assert new == {"worker", "ledger"}, (
+        f"An update should replace the workers alone, it replaced {new}."
+    )
     said, _ = load.communicate(timeout=SECONDS + 120)
     found = json.loads(said)
     print(found)  # for -s
-    assert not found["lost"], f"Every task should have a result, some after it was sent again: {found}"
+    assert not found["lost"], (
+        f"Every task should have a result, some after it was sent again: {found}"
+    )
     # One with each kill of a worker and of Redis, at most, and one whose result could not be told.
-    assert found["gone"] <= 4, f"A kill should take one message with it at most, and an update none: {found}"
+    assert found["gone"] <= 4, (
+        f"A kill should take one message with it at most, and an update none: {found}"
+    )
     ledger = production.all()["ledger"]["Id"]
     wanted = f"{found['sent'] // 2} {found['sent'] / 2}"
     entries = docker("exec", ledger, "python", "-c", COUNT).strip()
@@ -219,8 +247,12 @@ def kill_by_docker(production):
     status = production.all()["beat"]["State"]["Status"]
     assert status == "exited", f"A service should stay down after docker kill; beat is {status}."
     production.up("WORKERS=2")
-    counts = Counter(each["Config"]["Labels"]["com.docker.compose.service"] for each in production.list())
-    assert counts == Counter(SERVICES) + Counter(["worker"]), f"There should be a second worker: {counts}."
+    counts = Counter(
+        each["Config"]["Labels"]["com.docker.compose.service"] for each in production.list()
+    )
+    assert counts == Counter(SERVICES) + Counter(["worker"]), (
+        f"There should be a second worker: {counts}."
+    )
     after = production.all()
     assert after["redis"]["State"] == before["redis"]["State"] or (
         after["redis"]["Id"] == before["redis"]["Id"]
@@ -233,7 +265,9 @@ def test_production(checkout):
     (production.folder / "redis_password").write_text(PASSWORD + "\n")
     # What a killed worker held may be handed out again sooner.
     config = production.folder / "celeryconfig.py"
-    config.write_text(config.read_text().replace('"visibility_timeout": 100', '"visibility_timeout": 5'))
+    config.write_text(
+        config.read_text().replace('"visibility_timeout": 100', '"visibility_timeout": 5')
+    )
     config = [*compose_program(), "config", "--quiet"]
     done = subprocess.run(
         config, cwd=production.folder, env=checkout.env, capture_output=True, text=True, check=False
@@ -250,6 +284,8 @@ def test_production(checkout):
     assert not left, f"make down should remove all containers, it left {left}."
     logs.ends()
     shown = logs.text()
-    assert "tasks.math.add_request" in shown and "tasks.ledger.enter_request" in shown and "web" in shown, (
-        "make logs should show what all services log."
-    )
+    assert (
+        "tasks.math.add_request" in shown
+        and "tasks.ledger.enter_request" in shown
+        and "web" in shown
+    ), "make logs should show what all services log."

@@ -5,12 +5,14 @@ import re
 import shutil
 import subprocess
 
-import course
 import pytest
 import yaml
-from course import PROGRAMS, environment, wait_until
-from grading import gives, has_setting, raises
 from kombu.exceptions import OperationalError
+from support.assertions import assert_raises, assert_result, assert_setting
+
+from course.chapters import find_folder
+from course.environment import PROGRAMS, environment
+from course.waiting import wait_until
 
 MATH = ["add", "sub", "mul", "divide", "xsum"]
 TASKS = [
@@ -36,14 +38,17 @@ class Service:
         }
         programs |= {"page": r"\buvicorn\b", "Redis": r"\bredis-server\b"}
         self.kind = next(
-            (kind for kind, words in programs.items() if re.search(words, self.command, re.DOTALL)), ""
+            (kind for kind, words in programs.items() if re.search(words, self.command, re.DOTALL)),
+            "",
         )
         if not self.kind and str(given.get("image", "")).startswith("redis"):
             self.kind = "Redis"
 
     def option(self, *names):
         """Return what an option of the command is set to, or None."""
-        found = re.findall(rf"(?:^|\s)(?:{'|'.join(names)})(?:\s+|=|(?<=-\w))([^\s-]\S*)", self.command)
+        found = re.findall(
+            rf"(?:^|\s)(?:{'|'.join(names)})(?:\s+|=|(?<=-\w))([^\s-]\S*)", self.command
+        )
         return found[-1] if found else None
 
     def queues(self, all):
@@ -57,12 +62,14 @@ class Service:
 @pytest.fixture(scope="module")
 def services(number):
     """The services of compose.yml, with the default values of its variables."""
-    path = course.folder(number) / "compose.yml"
+    path = find_folder(number) / "compose.yml"
     assert path.is_file(), f"There should be a file compose.yml; {path.parent.name} has none."
     text = re.sub(r"\$\{\w+(?::?-([^}]*))?\}", lambda found: found[1] or "", path.read_text())
     try:
         found = yaml.safe_load(text)["services"]
-        return [Service(name, given if isinstance(given, dict) else {}) for name, given in found.items()]
+        return [
+            Service(name, given if isinstance(given, dict) else {}) for name, given in found.items()
+        ]
     except yaml.YAMLError as error:
         what = " ".join(str(error).split())
     except (TypeError, KeyError, AttributeError):
@@ -93,15 +100,20 @@ def seconds(text):
     """Return a duration of compose, such as 1m30s, in seconds."""
     units = {"h": 3600, "m": 60, "s": 1, "ms": 0.001, "us": 0.000001}
     return sum(
-        float(number) * units[unit] for number, unit in re.findall(r"([\d.]+)(ms|us|[hms])", str(text))
+        float(number) * units[unit]
+        for number, unit in re.findall(r"([\d.]+)(ms|us|[hms])", str(text))
     )
 
 
 def limit(app):
     """Return the longest time that a task of the app may take."""
-    limits = {name: app.tasks[name].time_limit or app.conf.task_time_limit for name in own_tasks(app)}
+    limits = {
+        name: app.tasks[name].time_limit or app.conf.task_time_limit for name in own_tasks(app)
+    }
     unlimited = [name for name, found in limits.items() if not found]
-    assert not unlimited, f"Every task should have a hard time limit; {', '.join(unlimited)} has none."
+    assert not unlimited, (
+        f"Every task should have a hard time limit; {', '.join(unlimited)} has none."
+    )
     return max(limits.values())
 
 
@@ -121,10 +133,18 @@ def test_the_environment_names_redis(folder, tmp_path):
     secret.write_text("swordfish\n")
     show = "import json; from tasks.celery import app; print(json.dumps([app.conf.broker_url, app.conf.result_backend]))"
     given = {"REDIS_HOST": "redis.example", "REDIS_PASSWORD_FILE": str(secret)}
-    for env, wanted in (given, "redis://:swordfish@redis.example:6379/0"), ({}, "redis://127.0.0.1:6379/0"):
+    for env, wanted in (
+        (given, "redis://:swordfish@redis.example:6379/0"),
+        ({}, "redis://127.0.0.1:6379/0"),
+    ):
         command = [PROGRAMS / "python", "-c", show]
         done = subprocess.run(
-            command, cwd=folder, env=environment() | env, capture_output=True, text=True, check=False
+            command,
+            cwd=folder,
+            env=environment() | env,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         said = (done.stdout or done.stderr or "nothing").strip().splitlines()[-1]
         found = json.loads(said) if not done.returncode else said
@@ -135,7 +155,9 @@ def test_the_environment_names_redis(folder, tmp_path):
 
 
 @settings
-@pytest.mark.step("every task has a soft time limit, and a hard one above it", "limits-for-everything")
+@pytest.mark.step(
+    "every task has a soft time limit, and a hard one above it", "limits-for-everything"
+)
 def test_every_task_has_limits(app):
     """task_soft_time_limit and task_time_limit in celeryconfig.py are for all tasks that have none of their own."""
     limit(app)
@@ -184,10 +206,14 @@ def test_the_services_are_there(app, services):
     """A service's command says what it is. A worker takes from the queues of its -Q, or from all but those of -X."""
     kinds = {each.kind for each in services}
     missing = [kind for kind in ("Redis", "worker", "beat", "page", "flower") if kind not in kinds]
-    assert not missing, f"compose.yml should have services for all parts; missing: {', '.join(missing)}."
+    assert not missing, (
+        f"compose.yml should have services for all parts; missing: {', '.join(missing)}."
+    )
     taken = [queue for each in workers(services) for queue in each.queues(app.conf.task_queues)]
     for queue in app.conf.task_queues:
-        assert queue in taken, f"A worker of compose.yml should take from the queue {queue}, and none does."
+        assert queue in taken, (
+            f"A worker of compose.yml should take from the queue {queue}, and none does."
+        )
     beats = [each.name for each in services if each.kind == "beat"]
     assert len(beats) == 1, f"There should be one beat, there are {len(beats)}: {', '.join(beats)}."
 
@@ -198,7 +224,9 @@ def test_the_ledger_has_one_writer(app, services):
     """-Q ledger -c 1 for one service, and -X ledger for the other. A worker of its own has one container."""
     found = [each for each in workers(services) if "ledger" in each.queues(app.conf.task_queues)]
     names = ", ".join(each.name for each in found)
-    assert len(found) == 1, f"One service should take from the queue ledger, {len(found)} do: {names}."
+    assert len(found) == 1, (
+        f"One service should take from the queue ledger, {len(found)} do: {names}."
+    )
     [writer] = found
     processes = writer.option("-c", "--concurrency")
     assert processes == "1" and not writer.option("--autoscale"), (
@@ -209,7 +237,8 @@ def test_the_ledger_has_one_writer(app, services):
 
 
 @pytest.mark.step(
-    "each service has a restart policy, a health check and a limit on memory", "the-whole-app-in-containers"
+    "each service has a restart policy, a health check and a limit on memory",
+    "the-whole-app-in-containers",
 )
 def test_each_service_is_looked_after(services):
     """restart, healthcheck and mem_limit. An anchor, x-app: &app, and <<: *app say it once for all."""
@@ -218,7 +247,9 @@ def test_each_service_is_looked_after(services):
         "a health check": lambda given: (
             (given.get("healthcheck") or {}).get("test") not in (None, [], "NONE", ["NONE"])
         ),
-        "a limit on memory": lambda given: given.get("mem_limit") or "memory" in str(given.get("deploy")),
+        "a limit on memory": lambda given: (
+            given.get("mem_limit") or "memory" in str(given.get("deploy"))
+        ),
     }
     for what, given in wanted.items():
         missing = without(services, given)
@@ -244,7 +275,9 @@ def test_workers_are_asked_and_waited_for(app, services):
     )
 
 
-@pytest.mark.step("only the page and Flower are published, on 127.0.0.1", "the-whole-app-in-containers")
+@pytest.mark.step(
+    "only the page and Flower are published, on 127.0.0.1", "the-whole-app-in-containers"
+)
 def test_what_is_published(services):
     """ports: ["127.0.0.1:8000:8000"]. Without the address, the port is open to the network."""
     for each in services:
@@ -263,7 +296,9 @@ def test_what_is_published(services):
         )
 
 
-@pytest.mark.step("Redis wants a password, which all get as a secret", "the-whole-app-in-containers")
+@pytest.mark.step(
+    "Redis wants a password, which all get as a secret", "the-whole-app-in-containers"
+)
 def test_the_password_is_a_secret(services):
     """secrets: [redis_password] in each service; Redis reads the file for its requirepass."""
     missing = without(services, lambda given: given.get("secrets"))
@@ -274,7 +309,9 @@ def test_the_password_is_a_secret(services):
             asked = re.search(
                 r"(requirepass|aclfile)\W+(\S+)", each.command + str(each.given.get("volumes", ""))
             )
-            assert asked, f"{each.name} should want a password, requirepass; its command says: {each.command}"
+            assert asked, (
+                f"{each.name} should want a password, requirepass; its command says: {each.command}"
+            )
             assert re.match(r"\$|/", asked[2]) or "cat" in asked[2], (
                 f"{each.name} should read the password from the secret, and has {asked[2]!r} in compose.yml."
             )
@@ -291,25 +328,31 @@ def test_who_runs(number, services):
         user = str(each.given.get("user") or "")
         if not user and (build := each.given.get("build")):
             build = {"context": build} if isinstance(build, str) else build
-            context = course.folder(number) / build.get("context", ".")
+            context = find_folder(number) / build.get("context", ".")
             path = context / build.get("dockerfile", "Dockerfile")
             assert path.is_file(), (
                 f"{each.name} should be built from a Dockerfile, and {build} leads to none."
             )
             stage = re.split(r"^FROM ", path.read_text(), flags=re.MULTILINE)[-1]
             user = ([""] + re.findall(r"^USER\s+(\S+)", stage, re.MULTILINE))[-1]
-        assert user and user.partition(":")[0] not in ("root", "0"), f"{each.name} should not run as root."
+        assert user and user.partition(":")[0] not in ("root", "0"), (
+            f"{each.name} should not run as root."
+        )
 
 
 @settings
-@pytest.mark.step("the tasks and the settings of chapter 11 are still there", "limits-for-everything")
+@pytest.mark.step(
+    "the tasks and the settings of chapter 11 are still there", "limits-for-everything"
+)
 def test_what_chapter_11_had(app):
     """Nothing else changes in this chapter."""
     missing = set(TASKS) - set(own_tasks(app))
-    assert not missing, f"There should be the tasks of chapter 11, and these are missing: {sorted(missing)}."
+    assert not missing, (
+        f"There should be the tasks of chapter 11, and these are missing: {sorted(missing)}."
+    )
     for name in ("task_acks_late", "task_reject_on_worker_lost"):
-        has_setting(app, name, True)
-    has_setting(app, "result_expires", 3600)
+        assert_setting(app, name, True)
+    assert_setting(app, "result_expires", 3600)
     found = app.amqp.router.route({}, TASKS[0])["queue"].name
     assert found == "ledger", f"enter_request should go into the queue ledger, not into {found}."
     assert "interest" in app.conf.beat_schedule, "beat should send the interest, as in chapter 8."
@@ -323,7 +366,11 @@ ONE = ["-c", "1", "--without-mingle", "--without-gossip"]
 @pytest.mark.isolated(slow_tasks=True, args=ONE, settings={"worker_max_memory_per_child": 1000})
 def test_a_process_with_too_much_memory_is_replaced_after_its_task(worker, app):
     for number in range(2):
-        gives("A task in a process with too much memory", app.tasks["slow.nap"].delay(0, number), number)
+        assert_result(
+            "A task in a process with too much memory",
+            app.tasks["slow.nap"].delay(0, number),
+            number,
+        )
     wait_until(lambda: "ForkPoolWorker-2] Task" in worker.logs(), 5)
     assert "ForkPoolWorker-2] Task" in worker.logs(), (
         "The second task should run in a new process, and doesn't."
@@ -331,7 +378,9 @@ def test_a_process_with_too_much_memory_is_replaced_after_its_task(worker, app):
 
 
 @pytest.mark.isolated(
-    slow_tasks=True, args=["--autoscale=3,1"], env={"AUTOSCALE_KEEPALIVE": "1", "SLOW_TASKS_LOOK": "0.2"}
+    slow_tasks=True,
+    args=["--autoscale=3,1"],
+    env={"AUTOSCALE_KEEPALIVE": "1", "SLOW_TASKS_LOOK": "0.2"},
 )
 def test_autoscale_goes_down_too(worker, app):
     def processes():
@@ -343,9 +392,11 @@ def test_autoscale_goes_down_too(worker, app):
         f"Three tasks should have three processes; there are {processes()}."
     )
     for result in results:
-        gives("slow.nap", result, None)
+        assert_result("slow.nap", result, None)
     # A pool counts an ended process until its next look, and would end it again in another's place.
-    assert wait_until(lambda: processes() == 1, 30), f"Idle, one should be left; there are {processes()}."
+    assert wait_until(lambda: processes() == 1, 30), (
+        f"Idle, one should be left; there are {processes()}."
+    )
 
 
 def test_inspect_ping_with_a_destination_asks_one_worker(worker, app_under_test):
@@ -365,23 +416,29 @@ def test_the_units_are_right(tmp_path):
     if not shutil.which("systemd-analyze"):
         pytest.skip("systemd-analyze is not installed")
     units = []
-    for path in (course.folder("12") / "systemd").iterdir():
+    for path in (find_folder("12") / "systemd").iterdir():
         units.append(tmp_path / path.name.replace("@", "@ledger"))
         units[-1].write_text(re.sub(r"/opt/sums/venv/bin/\w+", "/bin/true", path.read_text()))
-    done = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False
+    )
     said = [line for line in done.stderr.splitlines() if str(tmp_path) in line or "celery" in line]
-    assert len(units) == 2 and not said, f"systemd should find nothing wrong in the units, and said: {said}"
+    assert len(units) == 2 and not said, (
+        f"systemd should find nothing wrong in the units, and said: {said}"
+    )
 
 
 def test_what_a_task_costs_redis(worker, app, redis):
     """The figures of the lesson's table."""
     add, count = app.tasks["tasks.math.add_request"], 200
-    gives("add_request.delay(4, 4)", add.delay(4, 4), 8)
+    assert_result("add_request.delay(4, 4)", add.delay(4, 4), 8)
     before = redis.info()["total_commands_processed"]
     results = [add.delay(number, number) for number in range(count)]
     wait_until(lambda: not redis.llen("celery") and not redis.hlen("unacked"), 30)
     commands = (redis.info()["total_commands_processed"] - before) / count
-    assert 14 < commands < 21, f"An addition should cost Redis about 17 commands, it costs {commands}."
+    assert 14 < commands < 21, (
+        f"An addition should cost Redis about 17 commands, it costs {commands}."
+    )
     size = redis.execute_command("MEMORY", "USAGE", f"celery-task-meta-{results[0].id}")
     assert 200 < size < 350, f"A result should have about 270 bytes, it has {size}."
 
@@ -406,5 +463,7 @@ def test_what_a_worker_costs_redis(worker, app_under_test):
 @pytest.mark.isolated(server=True, count=0)
 def test_a_full_redis_refuses_a_task(app, app_under_test):
     app_under_test.broker.client.config_set("maxmemory", 1)
-    with raises(OperationalError, "delay should raise OperationalError where Redis has no memory left"):
+    with assert_raises(
+        OperationalError, "delay should raise OperationalError where Redis has no memory left"
+    ):
         app.tasks["tasks.math.add_request"].apply_async((4, 4), retry=False)

@@ -7,10 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from celery import Celery
-from course import STACK, wait_until
-from grading import WARM_STOP, ready
-from nodes import AppUnderTest
 from redis.exceptions import ConnectionError
+from support.assertions import WARM_STOP, wait_until_ready
+from support.nodes import AppUnderTest
+
+from course.environment import STACK
+from course.waiting import wait_until
 
 PINNED = STACK == "pinned"
 # What is finished, what is in the queue, what is in unacked.
@@ -20,7 +22,11 @@ WAYS = {
     "INT": (["SIGINT"], {}, FINISHES),
     "QUIT": (["SIGQUIT"], {}, GOES_BACK),
     "INT twice": (["SIGINT", "SIGINT"], {}, GOES_BACK),
-    "TERM with REMAP_SIGTERM=SIGQUIT": (["SIGTERM"], {"env": {"REMAP_SIGTERM": "SIGQUIT"}}, GOES_BACK),
+    "TERM with REMAP_SIGTERM=SIGQUIT": (
+        ["SIGTERM"],
+        {"env": {"REMAP_SIGTERM": "SIGQUIT"}},
+        GOES_BACK,
+    ),
     "KILL": (["SIGKILL"], {}, IS_HELD),
     "TERM twice": (["SIGTERM", "SIGTERM"], {}, GOES_BACK if PINNED else FINISHES),
     "QUIT with worker_soft_shutdown_timeout": (
@@ -35,7 +41,7 @@ WAYS = {
 def found_after(signals, under):
     """Send four tasks to a worker of one process, and these signals while the first runs; return the counts."""
     [worker] = under.workers
-    ready(worker)
+    wait_until_ready(worker)
     url = under.broker.celeryconfig["host_url"]
     app = Celery(broker=url, backend=url, set_as_current=False)
     redis = under.broker.client
@@ -59,7 +65,10 @@ def outcomes(request, nodes, folder):
     """What each way has led to: all at the same time, since they mostly wait."""
     args, docker = ["-c", "1", "--without-mingle", "--without-gossip"], request.config.option.docker
     ways = {name: way for name, way in WAYS.items() if not (docker and way[0] == ["group"])}
-    under = [AppUnderTest(nodes, folder, slow_tasks=True, args=args, **more) for _, more, _ in ways.values()]
+    under = [
+        AppUnderTest(nodes, folder, slow_tasks=True, args=args, **more)
+        for _, more, _ in ways.values()
+    ]
     with ThreadPoolExecutor(len(ways)) as pool:
         found = pool.map(found_after, [signals for signals, *_ in ways.values()], under)
         found = dict(zip(ways, found, strict=True))
@@ -101,7 +110,10 @@ def test_a_message_that_comes_during_a_stop(worker, app, redis, cancelled):
 
 
 @pytest.mark.isolated(
-    server=True, slow_tasks=True, args=["-c", "1", *ALONE], settings={"result_backend_always_retry": True}
+    server=True,
+    slow_tasks=True,
+    args=["-c", "1", *ALONE],
+    settings={"result_backend_always_retry": True},
 )
 def test_a_result_while_redis_is_down(request, worker, app, app_under_test):
     if request.config.option.docker:

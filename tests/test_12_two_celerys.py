@@ -24,13 +24,15 @@ from celery.app.defaults import DEFAULTS
 from celery.beat import PersistentScheduler
 from celery.schedules import crontab
 from click.testing import CliRunner
-from course import ROOT, wait_until
-from grading import described, fetched, ready
 from kombu import Connection, Consumer, Queue, serialization
 from kombu.utils import eventio
 from kombu.utils.json import dumps, loads
-from nodes import AppUnderTest
 from packaging.requirements import InvalidRequirement, Requirement
+from support.assertions import describe, fetch, wait_until_ready
+from support.nodes import AppUnderTest
+
+from course.chapters import ROOT
+from course.waiting import wait_until
 
 OLD = VERSION < (5, 2)  # the pinned stack
 PAGE = ROOT / "chapters" / "two-celerys.md"
@@ -76,7 +78,7 @@ def raised(function, whole=False):
     try:
         return function()
     except Exception as error:  # noqa: BLE001  a row says what it is
-        return described(error) if whole else type(error).__name__
+        return describe(error) if whole else type(error).__name__
 
 
 def warned(function):
@@ -110,8 +112,13 @@ def test_the_page_and_its_tests_have_the_same_rows():
     files = [*ROOT.glob("tests/test_*.py"), *ROOT.glob("tests/resilience/test_*.py")]
     marks = re.compile(r"""^@(?:pytest\.mark\.)?row\((['"])(.+)\1\)$""", re.MULTILINE)
     tested = [name for file in files for _, name in marks.findall(file.read_text())]
-    assert len(set(listed)) == len(listed), f"Each row of {PAGE.name} should have another first cell."
-    for missing, where in ((set(listed) - set(tested), "no test"), (set(tested) - set(listed), "no row")):
+    assert len(set(listed)) == len(listed), (
+        f"Each row of {PAGE.name} should have another first cell."
+    )
+    for missing, where in (
+        (set(listed) - set(tested), "no test"),
+        (set(tested) - set(listed), "no row"),
+    ):
         assert not missing, (
             f"Each row of {PAGE.name} should have a test, and these have {where}: {sorted(missing)}"
         )
@@ -123,7 +130,9 @@ def test_the_page_and_its_tests_have_the_same_rows():
 @row("Python")
 def test_python(says, monkeypatch):
     # What Python 3.12 returns.
-    monkeypatch.setattr(importlib.metadata, "entry_points", lambda **_: importlib.metadata.EntryPoints(()))
+    monkeypatch.setattr(
+        importlib.metadata, "entry_points", lambda **_: importlib.metadata.EntryPoints(())
+    )
     from kombu.utils.compat import entrypoints
 
     oldest = importlib.metadata.metadata("celery")["Requires-Python"].rstrip(",")
@@ -185,7 +194,9 @@ def test_traceback_on_python_3_11(says, monkeypatch):
         raise ValueError
     except ValueError:
         tb = einfo.Traceback(sys.exc_info()[2])
-    found = raised(lambda: bool(traceback.format_exception(ValueError, ValueError(), tb)), whole=True)
+    found = raised(
+        lambda: bool(traceback.format_exception(ValueError, ValueError(), tb)), whole=True
+    )
     says(found, "AttributeError: '_Code' object has no attribute 'co_positions'", True)
 
 
@@ -205,7 +216,9 @@ def test_delay_without_a_redis(says, monkeypatch):
     monkeypatch.setattr(kombu.utils.functional, "sleep", sleep)
     app = own_app(broker_url=DEAD)
     says(raised(lambda: app.send_task("two.add", (1, 2))), "EndlessError", "OperationalError")
-    assert OLD or sum(pauses) < 1, f"delay() should give up within a second, and waits {sum(pauses):.1f}."
+    assert OLD or sum(pauses) < 1, (
+        f"delay() should give up within a second, and waits {sum(pauses):.1f}."
+    )
     app = own_app(broker_url=DEAD, broker_transport_options=NO_PATIENCE)
     found = raised(lambda: app.send_task("two.add", (1, 2)))
     assert found == "OperationalError", (
@@ -221,9 +234,7 @@ def test_user_in_the_url(says, app_under_test):
     app = own_app(broker_url=url, broker_transport_options=NO_PATIENCE)
     try:
         found = raised(lambda: app.connection().default_channel.client.ping(), whole=True)
-        refused = (
-            "OperationalError: AUTH <password> called without any password configured for the default user"
-        )
+        refused = "OperationalError: AUTH <password> called without any password configured for the default user"
         says(str(found).partition(".")[0], refused, "True")
     finally:
         redis.execute_command("ACL", "DELUSER", "anna")
@@ -244,7 +255,7 @@ def test_task_compression(says, app_under_test):
 @row("`apply_async(headers={…})`")
 def test_headers(says, worker, app):
     result = app.tasks["two.request"].apply_async(headers={"tenant": "anna"})
-    [_, headers, tenant] = fetched(result)
+    [_, headers, tenant] = fetch(result)
     first = re.findall(r"first (.+)", worker.logs())[-1]
     found = "{'tenant': 'anna'}" in first, "'anna']" in first, headers, tenant
     says(found, (False, True, None, None), (True, True, {"tenant": "anna"}, "anna"))
@@ -252,7 +263,7 @@ def test_headers(says, worker, app):
 
 @row("`@app.task(pydantic=True)`")
 def test_pydantic(says, worker, app):
-    says(fetched(app.tasks["two.point"].delay({"x": 1})), "dict", "Point")
+    says(fetch(app.tasks["two.point"].delay({"x": 1})), "dict", "Point")
 
 
 @row("Two tasks with the same name")
@@ -277,7 +288,9 @@ def test_delay_on_commit(says):
 
 
 @row("Dates, decimals and UUIDs as arguments and results")
-@pytest.mark.parametrize("value", [datetime(2026, 1, 2, 3), Decimal("1.10"), uuid.UUID(int=5)], ids=str)
+@pytest.mark.parametrize(
+    "value", [datetime(2026, 1, 2, 3), Decimal("1.10"), uuid.UUID(int=5)], ids=str
+)
 def test_types_in_json(says, value):
     text = value.isoformat() if isinstance(value, datetime) else str(value)
     says(loads(dumps(value)), text, value)
@@ -298,7 +311,9 @@ def test_date_done(says, app):
     app.backend.store_result("done", 1, "SUCCESS")
     found = app.AsyncResult("done").date_done
     says(
-        (found.tzinfo is None, raised(lambda: found < datetime.now(UTC))), (True, "TypeError"), (False, True)
+        (found.tzinfo is None, raised(lambda: found < datetime.now(UTC))),
+        (True, "TypeError"),
+        (False, True),
     )
 
 
@@ -316,7 +331,13 @@ def test_failure_by_hand(says, app):
 def test_forged_result(says, app, app_under_test, tmp_path):
     made = tmp_path / "made"
     result = {"exc_module": "os", "exc_type": "mkdir", "exc_message": [str(made)]}
-    meta = {"status": "FAILURE", "result": result, "traceback": None, "children": [], "task_id": "forged"}
+    meta = {
+        "status": "FAILURE",
+        "result": result,
+        "traceback": None,
+        "children": [],
+        "task_id": "forged",
+    }
     app_under_test.backend.client.set("celery-task-meta-forged", json.dumps(meta))
     error = raised(lambda: app.AsyncResult("forged").result)
     says((made.exists(), error), (True, None), (False, "SecurityError"))
@@ -357,11 +378,13 @@ def test_backoff_of_half_a_second(says):
 
 @row('`self.request.delivery_info["redelivered"]`')
 def test_redelivered(says, worker, app):
-    says(fetched(app.tasks["two.request"].delay())[0], None, False)
+    says(fetch(app.tasks["two.request"].delay())[0], None, False)
     # A message that comes back says so on both.
     redelivered = message("again", "two.request", retries=1, properties={"redelivered": True})
     app.backend.client.lpush("celery", redelivered)
-    assert fetched(app.AsyncResult("again")) == [True, None, None], "A message that came back should say so."
+    assert fetch(app.AsyncResult("again")) == [True, None, None], (
+        "A message that came back should say so."
+    )
 
 
 @row("A hard time limit and `task_failure`")
@@ -380,7 +403,9 @@ def test_before_start(says):
         def before_start(self, *_):
             called.append(1)
 
-    signals.task_prerun.connect(lambda **_: prerun.append(1), weak=False, dispatch_uid="before start")
+    signals.task_prerun.connect(
+        lambda **_: prerun.append(1), weak=False, dispatch_uid="before start"
+    )
     own_task(app, base=Told).apply()
     signals.task_prerun.disconnect(dispatch_uid="before start")
     assert prerun == [1], "The signal task_prerun should be sent."
@@ -410,14 +435,20 @@ def test_errback_with_an_argument(says, worker, app):
         app.tasks["two.fail"].apply_async(link_error=link).get(timeout=10)
     sign = "note() takes 2 positional arguments but 4 were given"
     wait_until(lambda: sign in worker.logs() or "noted an argument" in worker.logs(), 5)
-    says((sign in worker.logs(), "noted an argument" in worker.logs()), (True, False), (False, True))
+    says(
+        (sign in worker.logs(), "noted an argument" in worker.logs()), (True, False), (False, True)
+    )
 
 
 @row("`chord(…).apply_async(link_error=…)`")
 def test_errback_of_a_chord(says, worker, app):
     add, xsum, note = (app.tasks[f"two.{name}"] for name in ("add", "xsum", "note"))
     whole = chord([add.s(1, 1), add.s(2, 2)], xsum.s())
-    says(raised(lambda: whole.apply_async(link_error=note.s("chord")).get(timeout=10)), "TypeError", 6)
+    says(
+        raised(lambda: whole.apply_async(link_error=note.s("chord")).get(timeout=10)),
+        "TypeError",
+        6,
+    )
 
 
 # Workers
@@ -437,12 +468,17 @@ def test_banner(says, worker):
 def test_disable_prefetch(says):
     from celery.bin.worker import worker
 
-    says("--disable-prefetch" in {name for each in worker.params for name in each.opts}, False, True)
+    says(
+        "--disable-prefetch" in {name for each in worker.params for name in each.opts}, False, True
+    )
 
 
 @row("Settings that came later")
 @pytest.mark.parametrize(
-    "name", re.findall(r"`(\w+)`", PAGE.read_text().partition("These settings came")[2].partition("\n\n")[0])
+    "name",
+    re.findall(
+        r"`(\w+)`", PAGE.read_text().partition("These settings came")[2].partition("\n\n")[0]
+    ),
 )
 def test_settings_that_came_later(says, name):
     says(name in DEFAULTS, False, True)
@@ -482,7 +518,9 @@ def test_message_on_its_way_at_a_stop(says, app, app_under_test):
     """What the worker's event loop does, step by step: it asks for a message (BRPOP), one comes, and it stops."""
     connection = Connection(app_under_test.broker.celeryconfig["host_url"])
     channel, poller = connection.default_channel, connection.transport.cycle
-    Consumer(channel, [Queue("stopping", routing_key="stopping")], callbacks=[lambda *_: None]).consume()
+    Consumer(
+        channel, [Queue("stopping", routing_key="stopping")], callbacks=[lambda *_: None]
+    ).consume()
     poller.poller = eventio.poll()
     poller.add(channel)
     poller._register_BRPOP(channel)
@@ -511,7 +549,10 @@ def stopped(nodes, folder):
     settings = {"broker_url": DEAD, "broker_connection_retry_on_startup": False}
     options = {"args": alone}
     lonely = AppUnderTest(
-        nodes, folder, env={"TWO_SETTINGS": json.dumps(settings), "CELERY_BROKER_URL": None}, **options
+        nodes,
+        folder,
+        env={"TWO_SETTINGS": json.dumps(settings), "CELERY_BROKER_URL": None},
+        **options,
     )
     made = {
         name: AppUnderTest(nodes, folder, args=alone, env={"TWO_SETTINGS": json.dumps(settings)})
@@ -520,7 +561,7 @@ def stopped(nodes, folder):
     workers = {name: each.workers[0] for name, each in made.items()}
     try:
         for worker in workers.values():
-            ready(worker)
+            wait_until_ready(worker)
         results = {}
         for name, each in made.items():
             url = each.broker.celeryconfig["host_url"]
@@ -540,7 +581,9 @@ def stopped(nodes, folder):
             wait_until(lambda name=name: over(name), 20)
         [worker] = lonely.workers
         wait_until(lambda: "Trying again" in worker.logs() or worker.status == "exited")
-        yield {name: result.state for name, result in results.items()} | {"no broker": worker.status}
+        yield {name: result.state for name, result in results.items()} | {
+            "no broker": worker.status
+        }
     finally:
         for each in (*made.values(), lonely):
             each.close()
@@ -593,7 +636,9 @@ def test_crontab_from_string(says):
 def test_timezone(says):
     zone = own_app(timezone="Europe/Berlin").timezone
     says(
-        (type(zone).__module__.split(".")[0], hasattr(zone, "localize")), ("pytz", True), ("zoneinfo", False)
+        (type(zone).__module__.split(".")[0], hasattr(zone, "localize")),
+        ("pytz", True),
+        ("zoneinfo", False),
     )
 
 
@@ -655,19 +700,23 @@ def part(task, args=(), **options):
 def test_date_from_the_other(says, worker, app, app_under_test):
     date = {"__type__": "date", "__value__": "2026-01-02"}
     app_under_test.broker.client.lpush("celery", message("a-date", "two.kind", (date,)))
-    says(fetched(app.AsyncResult("a-date")), "dict", "date")
+    says(fetch(app.AsyncResult("a-date")), "dict", "date")
 
 
 @row("A chain that contains a chord, from a 5.1 client to a 5.7 worker")
 def test_chain_with_a_chord_from_the_other(says, worker, app, app_under_test):
     """What 5.1 sends for add.s(1, 1) | group(add.s(1), add.s(2)) | xsum.s(), without what has no effect here."""
     body = part("two.xsum", task_id="the-sum")
-    adds = [part("two.add", (i,), task_id=f"add-{i}", chord=body, group_index=i - 1) for i in (1, 2)]
+    adds = [
+        part("two.add", (i,), task_id=f"add-{i}", chord=body, group_index=i - 1) for i in (1, 2)
+    ]
     header = part("celery.group", task_id="the-group", chord=body)
     header |= {"kwargs": {"tasks": adds}, "subtask_type": "group"}
     whole = part("celery.chord", task_id="the-group") | {"subtask_type": "chord"}
     whole["kwargs"] = {"kwargs": {"kwargs": {}}, "header": header, "body": body}
-    app_under_test.broker.client.lpush("celery", message("the-first", "two.add", (1, 1), chain=[whole]))
+    app_under_test.broker.client.lpush(
+        "celery", message("the-first", "two.add", (1, 1), chain=[whole])
+    )
     sign = "got an unexpected keyword argument 'kwargs'"
     the_sum = app.AsyncResult("the-sum")
     wait_until(the_sum.ready)

@@ -1,16 +1,18 @@
 """README's picture: what three terminals show of the lesson's first call. `make picture` draws it again."""
 
+import os
 import re
 import tempfile
 from pathlib import Path
 
-from course import wait_until
-from grading import ready
-from lessons import PATIENCE, Session
 from pygments import highlight
 from pygments.formatters import SvgFormatter
 from pygments.lexers import PythonConsoleLexer, TextLexer
-from timeline import is_current
+from support.assertions import wait_until_ready
+from support.lessons import PATIENCE, Session
+
+from course.chapters import ROOT
+from course.waiting import wait_until
 
 # What differs from run to run, and what it becomes.
 NORMAL = {
@@ -43,14 +45,16 @@ def recorded(lesson):
     session = Recorded(lesson)
     session.enter(lesson.app, Path(tempfile.mkdtemp(dir=lesson.temp)))
     block = next(block for name, block in lesson.blocks() if not name and block.language == "pycon")
-    worker = ready(lesson.app.workers[0])
+    worker = wait_until_ready(lesson.app.workers[0])
     begun = len(worker.logs())
     try:
         session.watch()
         messages = session.terminals["Messages"]
         session.pycon(block)
         signs = ("succeeded", "is acknowledged", "SUCCESS")
-        wait_until(lambda: all(sign in worker.logs()[begun:] + messages.logs() for sign in signs), PATIENCE)
+        wait_until(
+            lambda: all(sign in worker.logs()[begun:] + messages.logs() for sign in signs), PATIENCE
+        )
         log, seen = worker.logs()[begun:], messages.logs().partition("\n")[2]
     finally:
         session.close()
@@ -58,7 +62,10 @@ def recorded(lesson):
     seen = sorted(seen.splitlines(), key=lambda line: "SUCCESS" in line)
     panes = dict(zip(COLOURS, ("\n".join(session.shown), log, "\n".join(seen)), strict=True))
     for pattern, normal in NORMAL.items():
-        panes = {label: re.sub(pattern, normal, text, flags=re.MULTILINE) for label, text in panes.items()}
+        panes = {
+            label: re.sub(pattern, normal, text, flags=re.MULTILINE)
+            for label, text in panes.items()
+        }
     number = re.search("AsyncResult: (.+)>", panes["Prompt"])[1]
     return {label: text.replace(number, "3f9c2d1e").strip() for label, text in panes.items()}
 
@@ -66,16 +73,32 @@ def recorded(lesson):
 def drawn(lesson, panes):
     top, shown = 1, ""
     for label, text in panes.items():
-        blocks = (block for name, block in lesson.blocks() if not name and block.language == "console")
+        blocks = (
+            block for name, block in lesson.blocks() if not name and block.language == "console"
+        )
         command = next(block.source for block in blocks if block.label == label)
         lexer = PythonConsoleLexer() if label == "Prompt" else TextLexer()
         lines = SvgFormatter(nowrap=True, style=STYLE, xoffset=14, yoffset=top + 46, ystep=STEP)
         height = 40 + STEP * (text.count("\n") + 1)
         place = {"top": top, "title": top + 22, "height": height, "width": WIDTH - 2}
-        place |= {"label": label, "colour": COLOURS[label], "command": command.removeprefix("$ ").strip()}
+        place |= {
+            "label": label,
+            "colour": COLOURS[label],
+            "command": command.removeprefix("$ ").strip(),
+        }
         shown += PANE.format(**place, lines=highlight(text, lexer, lines))
         top += height + 10
     return FRAME.format(width=WIDTH, height=top - 9, panes=shown)
+
+
+def is_current(name, draw):
+    """Write a picture where `make picture` asks for it; fail unless docs has what one of three runs of draw() gives."""
+    picture = ROOT / "docs" / name
+    if os.environ.get("PICTURE") == "write":
+        picture.write_text(draw())
+        return
+    current = any(draw() == picture.read_text() for _ in range(3))
+    assert current, f"docs/{name} should show what a run gives now: type make picture."
 
 
 def test_picture_is_what_the_blocks_give(lesson):

@@ -6,7 +6,15 @@ import sys
 import pytest
 from celery.app.utils import find_app
 from celery.exceptions import NotRegistered
-from grading import answers, exports, has_settings, lists, logs, raises, task
+from support.assertions import (
+    assert_chapter_2_settings,
+    assert_exported,
+    assert_listed,
+    assert_logged,
+    assert_raises,
+    assert_task_returns,
+    find_task,
+)
 
 NAMES = ["add", "sub", "mul", "divide"]
 SIGNS = {"add": " + ", "sub": " - ", "mul": " * ", "divide": " / "}
@@ -21,7 +29,7 @@ def test_lesson(lesson):
 )
 def test_worker_lists_the_tasks(worker):
     """The tasks are in tasks/math.py, each with @app.task, and tasks/__init__.py imports them; celeryconfig.py stays where it was."""
-    lists(worker, [f"tasks.math.{name}" for name in NAMES])
+    assert_listed(worker, [f"tasks.math.{name}" for name in NAMES])
 
 
 @pytest.mark.step("they add, subtract, multiply and divide", "the-tree")
@@ -37,44 +45,53 @@ def test_worker_lists_the_tasks(worker):
 )
 def test_arithmetic(celery_setup, app, name, numbers, result):
     """Each returns its answer: x + y, x - y, x * y and x / y, the true division, which gives a float."""
-    answers(app, f"tasks.math.{name}", numbers, result)
+    assert_task_returns(app, f"tasks.math.{name}", numbers, result)
 
 
 @pytest.mark.step("`from tasks import add, sub, mul, divide` works", "a-name-is-a-contract")
 @pytest.mark.parametrize("name", NAMES)
 def test_package_exports_the_task(app, name):
     """In tasks/__init__.py: from tasks.math import add, divide, mul, sub. In tasks/math.py: from tasks.celery import app."""
-    exports(app, f"tasks.math.{name}")
+    assert_exported(app, f"tasks.math.{name}")
 
 
 @pytest.mark.step(
-    "each logs its numbers with the sign between them, `4 - 3`, and then the answer, at DEBUG", "the-tree"
+    "each logs its numbers with the sign between them, `4 - 3`, and then the answer, at DEBUG",
+    "the-tree",
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_task_says_what_it_does_at_debug(worker, app, name):
     """Each task has the two logger lines of add, with its own sign."""
-    logs(worker, app, f"tasks.math.{name}", (700001, 200002), SIGNS[name], "DEBUG")
+    assert_logged(worker, app, f"tasks.math.{name}", (700001, 200002), SIGNS[name], "DEBUG")
 
 
 @pytest.mark.step("the settings of chapter 2 still apply", "the-tree")
 def test_settings_are_those_of_chapter_2(app, monkeypatch):
     """tasks/celery.py creates the app, and reads celeryconfig.py as tasks.py did."""
-    has_settings(app, monkeypatch)
+    assert_chapter_2_settings(app, monkeypatch)
 
 
-@pytest.mark.step("`divide.delay(1, 0).get(timeout=10)` raises ZeroDivisionError in the caller", "the-tree")
+@pytest.mark.step(
+    "`divide.delay(1, 0).get(timeout=10)` raises ZeroDivisionError in the caller", "the-tree"
+)
 def test_division_by_zero_is_raised_in_the_caller(worker, app):
     """Let Python raise: don't catch the exception in the task."""
-    with raises(ZeroDivisionError, "tasks.math.divide.delay(1, 0).get() should raise ZeroDivisionError"):
-        task(app, "tasks.math.divide").delay(1, 0).get(timeout=10)
+    with assert_raises(
+        ZeroDivisionError, "tasks.math.divide.delay(1, 0).get() should raise ZeroDivisionError"
+    ):
+        find_task(app, "tasks.math.divide").delay(1, 0).get(timeout=10)
     worker.assert_log_exists("raised unexpected: ZeroDivisionError", timeout=5)
 
 
 @pytest.mark.step("the old name, `tasks.add`, is gone", "a-name-is-a-contract")
 def test_old_name_is_not_registered(worker, app, folder):
     """Remove tasks.py, and give no task the name of the old module."""
-    assert not (folder / "tasks.py").exists(), "tasks.py should be gone: the package tasks takes its place."
-    with raises(NotRegistered, "A call to tasks.add, chapter 2's name, should raise NotRegistered"):
+    assert not (folder / "tasks.py").exists(), (
+        "tasks.py should be gone: the package tasks takes its place."
+    )
+    with assert_raises(
+        NotRegistered, "A call to tasks.add, chapter 2's name, should raise NotRegistered"
+    ):
         app.send_task("tasks.add", (4, 4)).get(timeout=10)
     worker.assert_log_exists("Received unregistered task of type 'tasks.add'", timeout=5)
 
@@ -89,7 +106,9 @@ def test_tasks_math_does_not_hide_the_standard_one(app):
     import math
 
     assert math.sqrt(4) == 2, "`import math` should still give the standard library's."
-    assert importlib.import_module("tasks.math") is not math, "tasks.math should be a module of its own."
+    assert importlib.import_module("tasks.math") is not math, (
+        "tasks.math should be a module of its own."
+    )
 
 
 @pytest.fixture
@@ -112,13 +131,19 @@ def find(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "wanted, files",
     [
-        ("app", {"__init__": "other = Celery('other')\ncelery = Celery('celery')\napp = Celery('app')"}),
+        (
+            "app",
+            {"__init__": "other = Celery('other')\ncelery = Celery('celery')\napp = Celery('app')"},
+        ),
         ("attribute", {"__init__": "other = Celery('other')\ncelery = Celery('attribute')"}),
         (
             "submodule app",
             {"celery": "x = Celery('x')\ncelery = Celery('celery')\napp = Celery('submodule app')"},
         ),
-        ("submodule celery", {"celery": "other = Celery('other')\ncelery = Celery('submodule celery')"}),
+        (
+            "submodule celery",
+            {"celery": "other = Celery('other')\ncelery = Celery('submodule celery')"},
+        ),
         ("submodule", {"__init__": "x = Celery('package')", "celery": "x = Celery('submodule')"}),
         ("package", {"__init__": "other = Celery('package')"}),
     ],
@@ -137,15 +162,17 @@ def test_where_celery_finds_the_app(find, wanted, files):
 
 
 def test_no_app(find):
-    with raises(AttributeError, "A package without an app should raise AttributeError"):
+    with assert_raises(AttributeError, "A package without an app should raise AttributeError"):
         find()
 
 
 def test_no_app_where_the_submodule_has_none(find):
-    with raises(AttributeError, "proj/celery.py without an app should raise AttributeError"):
+    with assert_raises(AttributeError, "proj/celery.py without an app should raise AttributeError"):
         find(__init__="other = Celery('package')", celery="pass")
 
 
 def test_import_error_in_the_submodule_is_swallowed(find):
-    with raises(AttributeError, "An ImportError in proj/celery.py should show as an AttributeError"):
+    with assert_raises(
+        AttributeError, "An ImportError in proj/celery.py should show as an AttributeError"
+    ):
         find(celery="import no_such_module")

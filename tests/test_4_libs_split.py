@@ -6,8 +6,18 @@ import subprocess
 import sys
 
 import pytest
-from course import PROGRAMS, URLS, environment
-from grading import answers, exports, has_settings, lists, logs, raises, returns, task
+from support.assertions import (
+    assert_chapter_2_settings,
+    assert_exported,
+    assert_listed,
+    assert_logged,
+    assert_raises,
+    assert_returns,
+    assert_task_returns,
+    find_task,
+)
+
+from course.environment import PROGRAMS, URLS, environment
 
 CALLS = [("add", (4, 3), 7), ("sub", (4, 3), 1), ("mul", (4, 3), 12), ("divide", (7, 2), 3.5)]
 NAMES = [name for name, _, _ in CALLS]
@@ -21,7 +31,8 @@ def test_lesson(lesson):
 
 
 @pytest.mark.step(
-    "`libs.math` has the functions `add`, `sub`, `mul` and `divide`, which need no broker", "the-tree"
+    "`libs.math` has the functions `add`, `sub`, `mul` and `divide`, which need no broker",
+    "the-tree",
 )
 @pytest.mark.parametrize("name, numbers, result", CALLS)
 def test_function_needs_no_broker(app, monkeypatch, name, numbers, result):
@@ -36,7 +47,7 @@ def test_function_needs_no_broker(app, monkeypatch, name, numbers, result):
         ) from None
     function = getattr(libs, name, None)
     assert function, f"libs.math should have a function {name}."
-    returns(f"libs.math.{name}{numbers}", lambda: function(*numbers), result)
+    assert_returns(f"libs.math.{name}{numbers}", lambda: function(*numbers), result)
 
 
 @pytest.mark.step("`libs` imports neither `celery` nor `tasks`", "the-tree")
@@ -51,36 +62,39 @@ def test_libs_know_nothing_of_celery(folder):
                 f"{path.relative_to(folder)} should import neither celery nor tasks, but it imports {wrong}."
             )
     code = "import sys, libs.math; sys.exit('celery' in sys.modules)"
-    done = subprocess.run([PROGRAMS / "python", "-c", code], cwd=folder, env=environment(), check=False)
+    done = subprocess.run(
+        [PROGRAMS / "python", "-c", code], cwd=folder, env=environment(), check=False
+    )
     assert done.returncode == 0, "`import libs.math` should work without importing celery."
 
 
 @pytest.mark.step(
-    "the worker lists `tasks.math.add_request`, `sub_request`, `mul_request` and `divide_request`", "the-tree"
+    "the worker lists `tasks.math.add_request`, `sub_request`, `mul_request` and `divide_request`",
+    "the-tree",
 )
 def test_worker_lists_the_tasks(worker):
     """Rename the tasks in tasks/math.py, and what tasks/__init__.py imports from there."""
-    lists(worker, [f"tasks.math.{name}_request" for name in NAMES])
+    assert_listed(worker, [f"tasks.math.{name}_request" for name in NAMES])
 
 
 @pytest.mark.step("`from tasks import add_request` works, and so do the other three", "the-tree")
 @pytest.mark.parametrize("name", NAMES)
 def test_package_exports_the_task(app, name):
     """In tasks/__init__.py: from tasks.math import add_request, divide_request, mul_request, sub_request."""
-    exports(app, f"tasks.math.{name}_request")
+    assert_exported(app, f"tasks.math.{name}_request")
 
 
 @pytest.mark.step("they answer with what the functions return", "the-tree")
 @pytest.mark.parametrize("name, numbers, result", CALLS)
 def test_request(celery_setup, app, name, numbers, result):
     """Each task calls its function and returns the answer: from libs import math, and then math.add(x, y)."""
-    answers(app, f"tasks.math.{name}_request", numbers, result)
+    assert_task_returns(app, f"tasks.math.{name}_request", numbers, result)
 
 
 @pytest.mark.step("`add_request` calls `libs.math.add`", "the-tree")
 def test_request_calls_the_function(app, folder):
     """Call the function; don't compute in the task."""
-    request, called = task(app, "tasks.math.add_request"), set()
+    request, called = find_task(app, "tasks.math.add_request"), set()
     # By whatever name the task knows it.
     sys.setprofile(lambda frame, event, _: called.add(frame.f_code.co_filename))
     try:
@@ -104,7 +118,7 @@ def test_both_layers(worker, app, name):
 @pytest.mark.step("the settings of chapter 2 still apply", "the-tree")
 def test_settings_are_those_of_chapter_2(app, monkeypatch):
     """celeryconfig.py and tasks/celery.py stay as they were."""
-    has_settings(app, monkeypatch)
+    assert_chapter_2_settings(app, monkeypatch)
 
 
 @pytest.mark.step(
@@ -113,8 +127,10 @@ def test_settings_are_those_of_chapter_2(app, monkeypatch):
 )
 def test_division_by_zero_is_raised_in_the_caller(celery_setup, app):
     """Let Python raise: catch nothing, neither in the function nor in the task."""
-    with raises(ZeroDivisionError, "divide_request.delay(1, 0).get() should raise ZeroDivisionError"):
-        task(app, "tasks.math.divide_request").delay(1, 0).get(timeout=10)
+    with assert_raises(
+        ZeroDivisionError, "divide_request.delay(1, 0).get() should raise ZeroDivisionError"
+    ):
+        find_task(app, "tasks.math.divide_request").delay(1, 0).get(timeout=10)
 
 
 # What follows is about Celery's log and loguru's.
@@ -122,24 +138,34 @@ def test_division_by_zero_is_raised_in_the_caller(celery_setup, app):
 
 def expect_layers(worker, app, name="add"):
     """Fail unless the task logs at INFO and its function at DEBUG."""
-    libs = logs(worker, app, f"tasks.math.{name}_request", NUMBERS, SIGNS[name], "INFO")
+    libs = assert_logged(worker, app, f"tasks.math.{name}_request", NUMBERS, SIGNS[name], "INFO")
     assert libs, f"libs.math.{name} should log what it did at DEBUG, but it logged nothing."
     for level, _, line in libs:
-        assert level == "DEBUG", f"libs.math.{name} should log at DEBUG, but it logged at {level}: {line}"
+        assert level == "DEBUG", (
+            f"libs.math.{name} should log at DEBUG, but it logged at {level}: {line}"
+        )
 
 
 def test_loguru_writes_to_stderr(folder):
     code = "from libs import math; math.add(1, 2)"
     done = subprocess.run(
-        [PROGRAMS / "python", "-c", code], cwd=folder, env=environment(), capture_output=True, check=True
+        [PROGRAMS / "python", "-c", code],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        check=True,
     )
-    assert b"1 + 2 = 3" in done.stderr and not done.stdout, "Loguru should write to stderr, not to stdout."
+    assert b"1 + 2 = 3" in done.stderr and not done.stdout, (
+        "Loguru should write to stderr, not to stdout."
+    )
 
 
 def test_loglevel_info_shows_celerys_lines(worker, app):
     expect_layers(worker, app)
     received = "Task tasks.math.add_request" in worker.logs()
-    assert received, "With --loglevel=info, Celery should log the task that it received, but it didn't."
+    assert received, (
+        "With --loglevel=info, Celery should log the task that it received, but it didn't."
+    )
 
 
 @pytest.mark.isolated(args=["--loglevel=warning"])
@@ -153,5 +179,7 @@ def test_loglevel_warning_hides_celerys_lines_and_neither_layer(worker, app):
 
 @pytest.mark.isolated(env={"LOGURU_LEVEL": "INFO"})
 def test_loguru_level_drops_the_debug_layer(worker, app):
-    libs = logs(worker, app, "tasks.math.add_request", NUMBERS, " + ", "INFO")
-    assert not libs, f"With LOGURU_LEVEL=INFO, the functions' lines should be gone, but there are {libs}."
+    libs = assert_logged(worker, app, "tasks.math.add_request", NUMBERS, " + ", "INFO")
+    assert not libs, (
+        f"With LOGURU_LEVEL=INFO, the functions' lines should be gone, but there are {libs}."
+    )

@@ -6,8 +6,10 @@ from collections import Counter
 
 import pytest
 from celery import VERSION, chord, group
-from course import environment, wait_until
-from grading import task
+from support.assertions import find_task
+
+from course.environment import environment
+from course.waiting import wait_until
 
 # How often these come depends on who is quicker, or they stand around others.
 LEFT_OUT = {"BRPOP", "UNSUBSCRIBE", "MULTI", "EXEC"}
@@ -104,15 +106,20 @@ class Monitor:
         self.connection.disconnect()
 
 
-@pytest.mark.isolated(args=["-c", "1", "--without-mingle", "--without-gossip", "--without-heartbeat"])
+@pytest.mark.isolated(
+    args=["-c", "1", "--without-mingle", "--without-gossip", "--without-heartbeat"]
+)
 def test_commands_sent_to_redis(celery_setup, app, redis):
-    add, xsum = task(app, "tasks.math.add_request"), task(app, "tasks.math.xsum_request")
+    add, xsum = find_task(app, "tasks.math.add_request"), find_task(app, "tasks.math.xsum_request")
     tens = [add.s(i, i) for i in range(10)]
     # A chord's get looks at its members again and again, unless it is told not to raise what they raise.
     shapes = {
         "A call": (lambda: add.delay(4, 4).get(timeout=10), CALL),
         "A group of 10": (lambda: group(tens).delay().get(timeout=10), GROUP),
-        "A chord of 10": (lambda: chord(tens, xsum.s()).delay().get(timeout=10, propagate=False), CHORD),
+        "A chord of 10": (
+            lambda: chord(tens, xsum.s()).delay().get(timeout=10, propagate=False),
+            CHORD,
+        ),
     }
     monitor = Monitor(redis)
     try:
@@ -121,7 +128,9 @@ def test_commands_sent_to_redis(celery_setup, app, redis):
             # The least of three, as a command of Celery's own timers may fall into a round.
             rounds = [monitor.count(function) for _ in range(3)]
             found = {command: min(each[command] for each in rounds) for command in rounds[0]}
-            more = {command: count for command, count in found.items() if count > wanted.get(command, 0)}
+            more = {
+                command: count for command, count in found.items() if count > wanted.get(command, 0)
+            }
             assert not more, (
                 f"{name} should send Redis only the commands that Celery needs for it, but it sends {more}, not"
                 f" { ({command: wanted.get(command, 0) for command in more}) }."
@@ -145,10 +154,17 @@ print(*sorted(name for name in set(sys.modules) - before if name.split(".")[0] n
 def test_modules_that_the_app_imports(folder):
     env = environment("redis://127.0.0.1:1/0")
     done = subprocess.run(
-        [sys.executable, "-c", IMPORTS], cwd=folder, env=env, capture_output=True, text=True, check=False
+        [sys.executable, "-c", IMPORTS],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     found = [
-        name for name in done.stdout.split() if name.split(".")[0] not in ("tasks", "libs", "celeryconfig")
+        name
+        for name in done.stdout.split()
+        if name.split(".")[0] not in ("tasks", "libs", "celeryconfig")
     ]
     assert done.returncode == 0, (
         f"The app should be importable, but it raised: {done.stderr.strip().splitlines()[-1:]}"

@@ -14,7 +14,9 @@ def test_workers_in_containers_share_a_ledger_that_outlives_them(checkout):
         checkout.make("chapter-6-up WORKERS=2")  # anew each time
         call = app.signature("tasks.ledger.enter_request", [id, amount], app=app)
         found = [call.delay().get(timeout=30) for _ in range(4)]
-        assert found == [wanted] * 4, f"{id}, entered by two workers, should give {wanted}, it gave {found}."
+        assert found == [wanted] * 4, (
+            f"{id}, entered by two workers, should give {wanted}, it gave {found}."
+        )
     del call
     gc.collect()  # while the server that is told of it is there
     checkout.make("down")

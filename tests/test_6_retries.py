@@ -8,8 +8,17 @@ from threading import Timer
 
 import pytest
 from celery import signals
-from course import wait_until
-from grading import answers, gives, has_setting, lists, logs, raises, task
+from support.assertions import (
+    assert_listed,
+    assert_logged,
+    assert_raises,
+    assert_result,
+    assert_setting,
+    assert_task_returns,
+    find_task,
+)
+
+from course.waiting import wait_until
 
 NAME = "tasks.ledger.enter_request"
 MATH = ["add", "sub", "mul", "divide", "xsum"]
@@ -36,11 +45,14 @@ def balances(enter, *entries):
     """Fail unless these entries, made in turn, return these balances."""
     for id, amount, wanted in entries:
         found = enter(id, amount)
-        assert found == wanted, f"enter({id!r}, {amount}) should return {wanted}, it returned {found!r}."
+        assert found == wanted, (
+            f"enter({id!r}, {amount}) should return {wanted}, it returned {found!r}."
+        )
 
 
 @pytest.mark.skipif(
-    "config.option.docker", reason="it kills a whole worker, whose container would take the prompt along"
+    "config.option.docker",
+    reason="it kills a whole worker, whose container would take the prompt along",
 )
 def test_lesson(lesson):
     lesson.holds()
@@ -72,7 +84,7 @@ def test_an_id_is_entered_once(enter):
 def test_enter_does_not_wait_for_long(enter, ledger):
     """sqlite3.connect waits for five seconds unless its timeout says otherwise."""
     sentence = "enter should raise OperationalError while the ledger is locked for a second"
-    with locked(ledger) as lock, raises(sqlite3.OperationalError, sentence):
+    with locked(ledger) as lock, assert_raises(sqlite3.OperationalError, sentence):
         release = Timer(1, lock.rollback)
         release.start()
         try:
@@ -82,7 +94,8 @@ def test_enter_does_not_wait_for_long(enter, ledger):
 
 
 @pytest.mark.step(
-    "`from tasks import enter_request` works, and the worker lists `tasks.ledger.enter_request`", "the-ledger"
+    "`from tasks import enter_request` works, and the worker lists `tasks.ledger.enter_request`",
+    "the-ledger",
 )
 def test_package_offers_the_task(worker, app):
     """Write tasks/ledger.py like tasks/math.py, and import the task in tasks/__init__.py."""
@@ -90,25 +103,30 @@ def test_package_offers_the_task(worker, app):
     assert found is not None, (
         "`from tasks import enter_request` should work: tasks/__init__.py has no enter_request."
     )
-    lists(worker, [NAME])
+    assert_listed(worker, [NAME])
 
 
 @pytest.mark.step(
-    '`enter_request.delay("rent", -500).get(timeout=10)` gives -500.0, and gives it again', "the-ledger"
+    '`enter_request.delay("rent", -500).get(timeout=10)` gives -500.0, and gives it again',
+    "the-ledger",
 )
 def test_enter_request(celery_setup, app, ledger):
     """The task calls ledger.enter with what it was given."""
     for _ in range(2):
-        answers(app, NAME, ("rent", -500), -500.0)
+        assert_task_returns(app, NAME, ("rent", -500), -500.0)
 
 
-@pytest.mark.step("`enter_request` logs `rent: -500` and the answer at INFO, `enter` at DEBUG", "the-ledger")
+@pytest.mark.step(
+    "`enter_request` logs `rent: -500` and the answer at INFO, `enter` at DEBUG", "the-ledger"
+)
 def test_both_layers_of_log(worker, app, ledger):
     """As in chapter 4: logger.info in the task, logger.debug in the function."""
-    libs = logs(worker, app, NAME, ("n700001", 200002), ": ", "INFO")
+    libs = assert_logged(worker, app, NAME, ("n700001", 200002), ": ", "INFO")
     assert libs, "libs.ledger.enter should log at DEBUG, it logged nothing."
     for level, _, line in libs:
-        assert level == "DEBUG", f"libs.ledger.enter should log at DEBUG, it logged at {level}: {line}"
+        assert level == "DEBUG", (
+            f"libs.ledger.enter should log at DEBUG, it logged at {level}: {line}"
+        )
 
 
 @pytest.mark.step(
@@ -119,7 +137,7 @@ def test_a_locked_ledger_is_tried_again(worker, app, redis, ledger):
     """@app.task takes autoretry_for, a tuple of exceptions, and needs retry_backoff=True and retry_jitter=False."""
     before = len(worker.logs())
     with locked(ledger):
-        result = task(app, NAME).delay("gift", 100)
+        result = find_task(app, NAME).delay("gift", 100)
         wait_until(lambda: "Retry in" in worker.logs()[before:] or result.ready(), 5)
         pauses = re.findall(r"Retry in (\w+)", worker.logs()[before:])
         assert pauses[:1] == ["1s"], (
@@ -138,11 +156,12 @@ def test_a_locked_ledger_is_tried_again(worker, app, redis, ledger):
             "A task that waits for its retry should be RETRY and not ready, one that is scheduled and one that is not"
             f" acknowledged; it is {found[-1]}."
         )
-    gives("enter_request, once the lock is gone,", result, 100.0)
+    assert_result("enter_request, once the lock is gone,", result, 100.0)
 
 
 @pytest.mark.step(
-    "if the lock stays, the task fails after three retries, which come after 1, 2 and 4 seconds", "try-again"
+    "if the lock stays, the task fails after three retries, which come after 1, 2 and 4 seconds",
+    "try-again",
 )
 def test_the_task_gives_up(app, ledger):
     """max_retries is an option of @app.task. retry_backoff doubles the pause, and retry_jitter would pick it at random."""
@@ -157,7 +176,7 @@ def test_the_task_gives_up(app, ledger):
     try:
         with locked(ledger) as lock:
             # Run here, where retries don't wait. Twice, as a pause at random may be right by chance.
-            states = [task(app, NAME).apply(("gift", 100)).state for _ in range(2)]
+            states = [find_task(app, NAME).apply(("gift", 100)).state for _ in range(2)]
     finally:
         signals.task_retry.disconnect(note)
     pauses = re.findall(r"Retry in (\w+)", " ".join(reasons))
@@ -171,12 +190,14 @@ def test_the_task_gives_up(app, ledger):
 def test_what_cannot_succeed_is_not_tried_again(worker, app, ledger):
     """autoretry_for should list only what may work later: sqlite3's OperationalError."""
     before = len(worker.logs())
-    result = task(app, NAME).delay("bonus", {})
+    result = find_task(app, NAME).delay("bonus", {})
     wait_until(lambda: result.ready() or "Retry in" in worker.logs()[before:], 5)
     assert "Retry in" not in worker.logs()[before:], (
         'enter_request("bonus", {}) should fail at once, it was retried.'
     )
-    with raises(sqlite3.ProgrammingError, 'enter_request("bonus", {}) should raise ProgrammingError'):
+    with assert_raises(
+        sqlite3.ProgrammingError, 'enter_request("bonus", {}) should raise ProgrammingError'
+    ):
         result.get(timeout=5)
 
 
@@ -186,12 +207,15 @@ def test_what_cannot_succeed_is_not_tried_again(worker, app, ledger):
 )
 def test_limits(app, kind, option, wanted):
     """soft_time_limit and time_limit are options of @app.task, in seconds."""
-    found = getattr(task(app, NAME), option)
-    assert found == wanted, f"The {kind} limit of enter_request should be {wanted} seconds, it is {found}."
+    found = getattr(find_task(app, NAME), option)
+    assert found == wanted, (
+        f"The {kind} limit of enter_request should be {wanted} seconds, it is {found}."
+    )
 
 
 KILLED = pytest.mark.step(
-    "a task whose process is killed runs again, and enters its amount once", "when-a-process-is-killed"
+    "a task whose process is killed runs again, and enters its amount once",
+    "when-a-process-is-killed",
 )
 
 
@@ -199,7 +223,7 @@ KILLED = pytest.mark.step(
 @pytest.mark.parametrize("option", ["acks_late", "reject_on_worker_lost"])
 def test_settings_for_killed_tasks(app, option):
     """celeryconfig.py needs task_acks_late and task_reject_on_worker_lost, both True."""
-    found = getattr(task(app, NAME), option)
+    found = getattr(find_task(app, NAME), option)
     assert found is True, (
         f"celeryconfig.py should set task_{option} to True: for enter_request it is {found}."
     )
@@ -210,7 +234,9 @@ def test_settings_for_killed_tasks(app, option):
 def test_a_killed_task_enters_once(celery_setup, app, ledger, redis):
     """celeryconfig.py needs task_acks_late and task_reject_on_worker_lost, both True."""
     result = app.tasks["slow.killed"].delay(NAME, "pay", 2000)
-    gives("A task whose process is killed after the entry should run again: it", result, 2000.0)
+    assert_result(
+        "A task whose process is killed after the entry should run again: it", result, 2000.0
+    )
     runs = int(redis.get("runs"))
     assert runs == 2, f"A task whose process is killed should run twice, it ran {runs} time(s)."
 
@@ -221,7 +247,7 @@ def test_a_killed_task_enters_once(celery_setup, app, ledger, redis):
 )
 def test_settings_and_the_other_tasks(worker, app):
     """broker_transport_options is a dictionary, its visibility_timeout is in seconds. Nothing else changes in this chapter."""
-    has_setting(app, "broker_transport_options", {"visibility_timeout": 3600})
-    has_setting(app, "result_expires", 3600)
-    lists(worker, [f"tasks.math.{name}_request" for name in MATH])
-    answers(app, "tasks.math.xsum_request", ([1, 2, 3],), 6)
+    assert_setting(app, "broker_transport_options", {"visibility_timeout": 3600})
+    assert_setting(app, "result_expires", 3600)
+    assert_listed(worker, [f"tasks.math.{name}_request" for name in MATH])
+    assert_task_returns(app, "tasks.math.xsum_request", ([1, 2, 3],), 6)

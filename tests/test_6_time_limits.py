@@ -2,19 +2,22 @@
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
-from course import wait_until
-from grading import gives, raises
+from support.assertions import assert_raises, assert_result
+
+from course.waiting import wait_until
 
 
 @pytest.mark.isolated(slow_tasks=True)
 def test_limits(celery_setup, app, redis):
     nap = app.tasks["slow.nap"]
     late = nap.apply_async((1, "late"), soft_time_limit=9, time_limit=0.3)
-    with raises(SoftTimeLimitExceeded, "A soft limit of 0.3 s should raise SoftTimeLimitExceeded"):
+    with assert_raises(
+        SoftTimeLimitExceeded, "A soft limit of 0.3 s should raise SoftTimeLimitExceeded"
+    ):
         nap.apply_async((9,), soft_time_limit=0.3).get(timeout=5)
-    gives("A hard limit below the soft one should do nothing: it", late, "late")
+    assert_result("A hard limit below the soft one should do nothing: it", late, "late")
     result = app.tasks["slow.interrupted"].apply_async(time_limit=1)
-    with raises(TimeLimitExceeded, "A hard limit of 1 s should raise TimeLimitExceeded"):
+    with assert_raises(TimeLimitExceeded, "A hard limit of 1 s should raise TimeLimitExceeded"):
         result.get(timeout=5)
     wait_until(lambda: not redis.hlen("unacked"), 5)
     found = redis.get("runs"), redis.llen("celery"), redis.hlen("unacked")
@@ -32,4 +35,4 @@ def test_limits(celery_setup, app, redis):
 )
 def test_pool_without_processes_keeps_no_limit(celery_setup, app, pool):
     result = app.tasks["slow.nap"].apply_async((1, "late"), soft_time_limit=0.2, time_limit=0.4)
-    gives(f"With --pool={pool}, a task past its limits", result, "late")
+    assert_result(f"With --pool={pool}, a task past its limits", result, "late")

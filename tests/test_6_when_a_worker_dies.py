@@ -8,8 +8,9 @@ import pytest
 from celery import VERSION, chord, signals
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.exceptions import WorkerLostError
-from course import wait_until
-from grading import answers, gives, raises, ready
+from support.assertions import assert_raises, assert_result, assert_task_returns, wait_until_ready
+
+from course.waiting import wait_until
 
 SOON = {"broker_transport_options": {"visibility_timeout": 1}}
 
@@ -35,9 +36,9 @@ def test_it_takes_both_settings_to_run_again(worker, app, redis):
     for each in running:
         worker.container.kill_process(each["worker_pid"])
     for key in list(results)[:3]:
-        with raises(WorkerLostError, f"With {key}, get() should raise WorkerLostError"):
+        with assert_raises(WorkerLostError, f"With {key}, get() should raise WorkerLostError"):
             results[key].get(timeout=15)
-    gives("With both settings, the second run", results.pop("late=True,reject=True"), 2)
+    assert_result("With both settings, the second run", results.pop("late=True,reject=True"), 2)
     runs = {key: redis.get(key) for key in results}
     assert set(runs.values()) == {"1"}, (
         f"Without both settings no task should run again; the runs are {runs}."
@@ -50,7 +51,9 @@ def test_message_of_a_killed_worker_comes_back(worker, app, app_under_test, redi
     worker.kill()
     killed = time.monotonic()
     kept = redis.hlen("unacked")
-    assert kept == 1, f"The message of a killed worker should stay in Redis' hash unacked, which has {kept}."
+    assert kept == 1, (
+        f"The message of a killed worker should stay in Redis' hash unacked, which has {kept}."
+    )
     # A worker looks for such messages when it starts, and then every 100 seconds.
     time.sleep(max(0, killed + 1.1 - time.monotonic()))
     app_under_test.add_worker()
@@ -65,9 +68,13 @@ def test_early_acknowledged_task_of_a_killed_worker_is_gone(worker, app, app_und
     result = start_long_task(app)
     wait_until(lambda: not redis.hlen("unacked"))
     worker.kill()
-    assert not redis.hlen("unacked") + redis.llen("celery"), "Nobody should have the message any more."
-    ready(app_under_test.add_worker())
-    with raises(CeleryTimeout, "With early acknowledgement get(timeout=2) should raise TimeoutError"):
+    assert not redis.hlen("unacked") + redis.llen("celery"), (
+        "Nobody should have the message any more."
+    )
+    wait_until_ready(app_under_test.add_worker())
+    with assert_raises(
+        CeleryTimeout, "With early acknowledgement get(timeout=2) should raise TimeoutError"
+    ):
         result.get(timeout=2)
 
 
@@ -78,12 +85,14 @@ def test_chord_of_a_killed_worker_is_finished_by_the_next(worker, app, app_under
     result = chord(header, app.tasks["tasks.math.xsum_request"].s()).delay()
     wait_until(lambda: redis.exists(*names) == 4, 10)
     worker.kill()
-    with raises(CeleryTimeout, "get(timeout=1) of a chord without a worker should raise TimeoutError"):
+    with assert_raises(
+        CeleryTimeout, "get(timeout=1) of a chord without a worker should raise TimeoutError"
+    ):
         result.get(timeout=1)
     # A worker looks for messages past their visibility timeout when it starts.
     time.sleep(0.5)
     app_under_test.add_worker()
-    gives("The chord of a killed worker", result, 8)
+    assert_result("The chord of a killed worker", result, 8)
 
 
 @pytest.mark.isolated(slow_tasks=True, settings=SOON)
@@ -94,10 +103,12 @@ def test_message_with_an_eta_past_the_visibility_timeout_runs_twice(worker, app,
     # As each worker does when it starts.
     with app.connection_for_write() as connection:
         connection.default_channel.qos.restore_visible(num=10)
-    gives("A task with a countdown", result, "awake")
+    assert_result("A task with a countdown", result, "awake")
     wait_until(lambda: worker.logs().count("nap of 0 s") == 2, 3)
     runs = worker.logs().count("nap of 0 s")
-    assert runs == 2, f"A countdown longer than the visibility timeout should mean two runs, it means {runs}."
+    assert runs == 2, (
+        f"A countdown longer than the visibility timeout should mean two runs, it means {runs}."
+    )
 
 
 @pytest.mark.parametrize("signal, kept", [("SIGTERM", "celery"), ("SIGKILL", "unacked")])
@@ -113,13 +124,15 @@ def test_a_retry_outlives_its_worker(worker, app, app_under_test, redis, signal,
     assert found == wanted, (
         f"After {signal}, a task that waits for its retry should be {wanted}, it is {found}."
     )
-    ready(app_under_test.add_worker())
+    wait_until_ready(app_under_test.add_worker())
     if signal == "SIGKILL":
         time.sleep(3.1)  # until after its time
-        assert result.state == "RETRY", f"A new worker should leave the retry alone, it is {result.state}."
+        assert result.state == "RETRY", (
+            f"A new worker should leave the retry alone, it is {result.state}."
+        )
         with app.connection_for_write(transport_options={"visibility_timeout": 0}) as connection:
             connection.default_channel.qos.restore_visible(num=10)
-    gives("A retry whose worker is gone", result, 1)
+    assert_result("A retry whose worker is gone", result, 1)
 
 
 @pytest.mark.isolated(count=0)
@@ -140,11 +153,13 @@ def test_what_is_left_out_of_autoretry_for(app):
     finally:
         signals.task_retry.disconnect(note)
     wanted = 1 if VERSION < (5, 2) else 0
-    assert len(retries) == wanted, f"This Celery should retry it {wanted} time(s), it did {len(retries)}."
+    assert len(retries) == wanted, (
+        f"This Celery should retry it {wanted} time(s), it did {len(retries)}."
+    )
 
 
 @pytest.mark.isolated(server=True)
 def test_worker_outlives_a_restart_of_redis(celery_setup, app):
     celery_setup.broker.container.restart()
     celery_setup.backend.container.restart()
-    answers(app, "tasks.math.add_request", (4, 4), 8)
+    assert_task_returns(app, "tasks.math.add_request", (4, 4), 8)

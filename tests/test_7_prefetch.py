@@ -5,7 +5,8 @@ import time
 
 import pytest
 from celery import VERSION, group
-from course import wait_until
+
+from course.waiting import wait_until
 
 FIRST = VERSION < (5, 2)  # the pinned stack
 # The chapter's settings, and another queue.
@@ -27,12 +28,16 @@ def test_priorities_are_lists(app, app_under_test):
     results.append(nap.delay(0.01))
     lists = {name: redis.llen(name) for name in redis.keys("celery*") if redis.type(name) == "list"}
     wanted = {"celery": 1, "celery\x06\x163": 2, "celery\x06\x169": 1}
-    assert lists == wanted, f"The messages should wait in these lists: {wanted}, they wait in {lists}."
+    assert lists == wanted, (
+        f"The messages should wait in these lists: {wanted}, they wait in {lists}."
+    )
     worker = app_under_test.add_worker(["-c", "1", "-Q", "celery"])
     for result in results:
         result.get(timeout=10)
     found = naps(worker)
-    assert found == ["0.01", "0.05", "0.03", "0.09"], f"The most urgent should come first, they came {found}."
+    assert found == ["0.01", "0.05", "0.03", "0.09"], (
+        f"The most urgent should come first, they came {found}."
+    )
 
 
 @pytest.mark.isolated(slow_tasks=True, settings=URGENT, count=0)

@@ -7,8 +7,18 @@ from contextlib import closing
 import pytest
 from celery import chord, signals
 from celery.exceptions import QueueNotFound
-from course import PROGRAMS, wait_until
-from grading import answers, gives, has_setting, lists, raises, ready, task
+from support.assertions import (
+    assert_listed,
+    assert_raises,
+    assert_result,
+    assert_setting,
+    assert_task_returns,
+    find_task,
+    wait_until_ready,
+)
+
+from course.environment import PROGRAMS
+from course.waiting import wait_until
 
 ENTER = "tasks.ledger.enter_request"
 MATH = ["add", "sub", "mul", "divide", "xsum"]
@@ -17,11 +27,13 @@ MATH = ["add", "sub", "mul", "divide", "xsum"]
 @pytest.fixture
 def enter(app, ledger):
     """The chapter's task, whose route leads into a queue that is there."""
-    found = task(app, ENTER)
+    found = find_task(app, ENTER)
     try:
         app.amqp.router.route({}, ENTER)
     except QueueNotFound as error:
-        raise AssertionError(f"enter_request should go into the queue ledger, and raised: {error}") from None
+        raise AssertionError(
+            f"enter_request should go into the queue ledger, and raised: {error}"
+        ) from None
     return found
 
 
@@ -56,8 +68,10 @@ def test_banner_lists_both_queues(worker):
 def test_the_ledger_has_a_queue(celery_setup, enter, queues):
     """task_routes is a dictionary from names to queues: {"tasks.ledger.*": {"queue": "ledger"}}."""
     result = enter.delay("rent", -500)
-    assert queues == ["ledger"], f"enter_request should go into the queue ledger, it went into {queues[0]}."
-    gives('enter_request.delay("rent", -500)', result, -500.0)
+    assert queues == ["ledger"], (
+        f"enter_request should go into the queue ledger, it went into {queues[0]}."
+    )
+    assert_result('enter_request.delay("rent", -500)', result, -500.0)
 
 
 @pytest.mark.step("the other tasks go into `celery`", "two-queues")
@@ -65,41 +79,50 @@ def test_the_ledger_has_a_queue(celery_setup, enter, queues):
 def test_the_rest_goes_into_celery(celery_setup, app, queues, name):
     """The route's name should fit tasks of tasks.ledger alone."""
     arguments = ([9, 3],) if name == "xsum" else (9, 3)
-    task(app, f"tasks.math.{name}_request").delay(*arguments).get(timeout=10)
-    assert queues == ["celery"], f"{name}_request should go into the queue celery, it went into {queues[0]}."
+    find_task(app, f"tasks.math.{name}_request").delay(*arguments).get(timeout=10)
+    assert queues == ["celery"], (
+        f"{name}_request should go into the queue celery, it went into {queues[0]}."
+    )
 
 
-@pytest.mark.step("a call that names a queue you haven't listed raises QueueNotFound", "a-misspelt-queue")
+@pytest.mark.step(
+    "a call that names a queue you haven't listed raises QueueNotFound", "a-misspelt-queue"
+)
 def test_a_misspelt_queue_is_an_error(celery_setup, enter, redis):
     """task_create_missing_queues is True unless you set it."""
-    with raises(QueueNotFound, 'apply_async(queue="leger") should raise QueueNotFound'):
+    with assert_raises(QueueNotFound, 'apply_async(queue="leger") should raise QueueNotFound'):
         enter.apply_async(("rent", -500), queue="leger")
-    assert not redis.exists("leger"), "Nothing should be sent into the queue leger, and a message was."
+    assert not redis.exists("leger"), (
+        "Nothing should be sent into the queue leger, and a message was."
+    )
 
 
 @pytest.mark.step("the tasks and the settings of chapter 6 are still there", "two-queues")
 def test_what_chapter_6_had(worker, app):
     """Nothing else changes in this chapter."""
-    lists(worker, [ENTER, *(f"tasks.math.{name}_request" for name in MATH)])
+    assert_listed(worker, [ENTER, *(f"tasks.math.{name}_request" for name in MATH)])
     for name in ("task_acks_late", "task_reject_on_worker_lost"):
-        has_setting(app, name, True)
-    has_setting(app, "result_expires", 3600)
-    has_setting(app, "broker_transport_options", {"visibility_timeout": 3600})
+        assert_setting(app, name, True)
+    assert_setting(app, "result_expires", 3600)
+    assert_setting(app, "broker_transport_options", {"visibility_timeout": 3600})
 
 
 @pytest.mark.step(
-    "a worker with `-X ledger` leaves `enter_request` to the one with `-Q ledger`", "a-worker-for-each-queue"
+    "a worker with `-X ledger` leaves `enter_request` to the one with `-Q ledger`",
+    "a-worker-for-each-queue",
 )
 @pytest.mark.isolated(args=["--without-mingle", "-X", "ledger"])
 def test_a_worker_for_each_queue(celery_setup, app, enter, redis, app_under_test):
     """Both need the first step: -X and -Q choose from the queues in task_queues."""
     result = enter.delay("pay", 2000)
-    answers(app, "tasks.math.add_request", (4, 4), 8)
+    assert_task_returns(app, "tasks.math.add_request", (4, 4), 8)
     waiting = redis.llen("ledger")
-    assert waiting == 1, f"With -X ledger, 1 message should wait in the queue ledger, {waiting} wait there."
+    assert waiting == 1, (
+        f"With -X ledger, 1 message should wait in the queue ledger, {waiting} wait there."
+    )
     # Its -X is instead of -X ledger.
-    ready(app_under_test.add_worker(["-X", "celery", "-Q", "ledger", "-n", "ledger@%h"]))
-    gives("enter_request, with a second worker and its -Q ledger,", result, 2000.0)
+    wait_until_ready(app_under_test.add_worker(["-X", "celery", "-Q", "ledger", "-n", "ledger@%h"]))
+    assert_result("enter_request, with a second worker and its -Q ledger,", result, 2000.0)
 
 
 # What follows is about Celery itself.
@@ -107,27 +130,39 @@ def test_a_worker_for_each_queue(celery_setup, app, enter, redis, app_under_test
 
 def test_a_call_names_another_queue(celery_setup, enter, queues):
     result = enter.apply_async(("rent", -500), queue="celery")
-    assert queues == ["celery"], f"The queue of the call should win over the route, it went into {queues[0]}."
-    gives('enter_request.apply_async(("rent", -500), queue="celery")', result, -500.0)
+    assert queues == ["celery"], (
+        f"The queue of the call should win over the route, it went into {queues[0]}."
+    )
+    assert_result('enter_request.apply_async(("rent", -500), queue="celery")', result, -500.0)
 
 
 def test_a_misspelt_route_is_an_error(app, monkeypatch):
     monkeypatch.setitem(app.conf, "task_routes", {"tasks.ledger.*": {"queue": "leger"}})
-    with raises(QueueNotFound, "A route into a queue that isn't listed should raise QueueNotFound"):
-        task(app, ENTER).delay("rent", -500)
+    with assert_raises(
+        QueueNotFound, "A route into a queue that isn't listed should raise QueueNotFound"
+    ):
+        find_task(app, ENTER).delay("rent", -500)
 
 
 def test_a_misspelt_pattern_is_none(app, monkeypatch):
     monkeypatch.setitem(app.conf, "task_routes", {"tasks.leger.*": {"queue": "ledger"}})
     found = app.amqp.router.route({}, ENTER)["queue"].name
-    assert found == "celery", f"Where no pattern fits, a task should go into the queue celery, not {found}."
+    assert found == "celery", (
+        f"Where no pattern fits, a task should go into the queue celery, not {found}."
+    )
 
 
 def test_a_chord_crosses_queues(celery_setup, app, enter, queues):
-    xsum = task(app, "tasks.math.xsum_request")
-    gives("enter_request", enter.delay("rent", -500), -500.0)
-    gives("A chord across queues", chord([enter.s("rent", -500), enter.s("rent", 0)], xsum.s())(), -1000.0)
-    assert queues == ["ledger"] * 3, f"The header should go into the queue ledger, it went into {queues}."
+    xsum = find_task(app, "tasks.math.xsum_request")
+    assert_result("enter_request", enter.delay("rent", -500), -500.0)
+    assert_result(
+        "A chord across queues",
+        chord([enter.s("rent", -500), enter.s("rent", 0)], xsum.s())(),
+        -1000.0,
+    )
+    assert queues == ["ledger"] * 3, (
+        f"The header should go into the queue ledger, it went into {queues}."
+    )
 
 
 def test_a_retry_stays_in_its_queue(celery_setup, app, enter, ledger):
@@ -141,14 +176,14 @@ def test_a_retry_stays_in_its_queue(celery_setup, app, enter, ledger):
     assert found == "celery", (
         f"A retry should wait in the queue that the call was in, celery, not in {found}."
     )
-    gives("enter_request, once the lock is gone,", result, 100.0)
+    assert_result("enter_request, once the lock is gone,", result, 100.0)
 
 
 @pytest.mark.isolated(count=0)
 def test_purge_empties_both_queues(app, enter, app_under_test):
     redis = app_under_test.broker.client
     enter.delay("pay", 1)
-    task(app, "tasks.math.add_request").delay(4, 4)
+    find_task(app, "tasks.math.add_request").delay(4, 4)
     command = [PROGRAMS / "celery", "-A", "tasks", "purge", "-f"]
     at = {"cwd": app_under_test.folder, "env": app_under_test.env}
     said = subprocess.run(command, capture_output=True, text=True, check=True, **at).stdout.strip()

@@ -4,8 +4,9 @@ import sqlite3
 from contextlib import closing
 
 import pytest
-from course import wait_until
-from grading import fetched, task
+from support.assertions import fetch, find_task
+
+from course.waiting import wait_until
 
 SENT = "Sending due task"
 # Added to the settings of a copy, so that all it sends comes three times a second.
@@ -17,7 +18,9 @@ REDBEAT = """
 import os
 redbeat_redis_url = os.environ["CELERY_BROKER_URL"]
 """
-pytestmark = pytest.mark.skipif("config.option.docker", reason="these beats are processes: make test")
+pytestmark = pytest.mark.skipif(
+    "config.option.docker", reason="these beats are processes: make test"
+)
 copy = pytest.mark.isolated(copy=True)
 alone = pytest.mark.isolated(copy=True, count=0)
 
@@ -39,20 +42,24 @@ def sends(beat, count, since=0, seconds=30):
     """Fail unless this beat sends so many messages, after the first `since`."""
     wait_until(lambda: beat.logs().count(SENT) >= since + count or beat.status == "exited", seconds)
     found = beat.logs().count(SENT) - since
-    assert found >= count, f"beat should send {count} more messages, it sent {found}.\n{beat.logs()}"
+    assert found >= count, (
+        f"beat should send {count} more messages, it sent {found}.\n{beat.logs()}"
+    )
     return found + since
 
 
 def ends(beat, signal="SIGINT"):
     """Send a beat a signal; fail unless it ends."""
     beat.kill(signal)
-    assert wait_until(lambda: beat.status == "exited", 30), f"beat should end after {signal}.\n{beat.logs()}"
+    assert wait_until(lambda: beat.status == "exited", 30), (
+        f"beat should end after {signal}.\n{beat.logs()}"
+    )
 
 
 @copy
 def test_two_beats_make_one_entry(celery_setup, app, app_under_test, start):
-    pay = task(app, "tasks.ledger.enter_request")
-    fetched(pay.delay("pay", 1000))
+    pay = find_task(app, "tasks.ledger.enter_request")
+    fetch(pay.delay("pay", 1000))
     first = start()
     so_far = sends(first, 2)
     second = start()
@@ -64,7 +71,7 @@ def test_two_beats_make_one_entry(celery_setup, app, app_under_test, start):
     succeeded = "Task tasks.ledger.interest_request["
     [worker] = app_under_test.workers
     wait_until(lambda: worker.logs().count(succeeded) >= 2 * total, 5)
-    balance = fetched(pay.delay("pay", 1000))
+    balance = fetch(pay.delay("pay", 1000))
     with closing(sqlite3.connect(app_under_test.folder / "ledger.db")) as db:
         made = [id for [id] in db.execute("SELECT id FROM entries WHERE id != 'pay'")]
     assert (balance, len(made)) == (1010.0, 1), (
@@ -80,11 +87,15 @@ def test_a_second_beat_with_the_same_pidfile_ends(app_under_test, start):
     second = start(option)
     wait_until(lambda: second.status == "exited", 30)
     found = second.process.poll(), "Pidfile (celerybeat.pid) already exists." in second.logs()
-    assert found == (73, True), f"The second beat should say so and end with 73: {found}\n{second.logs()}"
+    assert found == (73, True), (
+        f"The second beat should say so and end with 73: {found}\n{second.logs()}"
+    )
     ends(first, "SIGKILL")
     third = start(option)
     sends(third, 1)
-    assert "Stale pidfile exists" in third.logs(), f"A killed beat's file should not count.\n{third.logs()}"
+    assert "Stale pidfile exists" in third.logs(), (
+        f"A killed beat's file should not count.\n{third.logs()}"
+    )
     ends(third)
     left = (app_under_test.folder / "celerybeat.pid").exists()
     assert not left, "beat should remove its pidfile when it ends."
@@ -105,12 +116,16 @@ def test_of_two_redbeats_one_sends(app_under_test, start):
     ends(first)
     sends(second, 2)
     kept = app_under_test.broker.client.hget("redbeat:interest", "meta")
-    assert "last_run_at" in kept, f"RedBeat should keep when it sent last, in Redis; there is {kept}."
+    assert "last_run_at" in kept, (
+        f"RedBeat should keep when it sent last, in Redis; there is {kept}."
+    )
     assert not list(app_under_test.folder.glob("celerybeat*")), "RedBeat should write no file."
     # After a kill the lock is held for five times the interval at which the others ask for it.
     ends(second, "SIGKILL")
     found = app_under_test.broker.client.ttl("redbeat::lock")
-    assert 3 <= found <= 5, f"A killed RedBeat's lock should be kept for five seconds, it is for {found}."
+    assert 3 <= found <= 5, (
+        f"A killed RedBeat's lock should be kept for five seconds, it is for {found}."
+    )
 
 
 @pytest.mark.isolated(copy=True, args=["-B", "--without-mingle", "--without-gossip"])
@@ -120,7 +135,9 @@ def test_a_worker_with_B_brings_a_beat(celery_setup):
 
 @alone
 def test_redbeat_ignores_the_variable(app, app_under_test):
-    redbeat = pytest.importorskip("redbeat.schedulers", reason="needs celery-redbeat: make setup-test")
+    redbeat = pytest.importorskip(
+        "redbeat.schedulers", reason="needs celery-redbeat: make setup-test"
+    )
     found = redbeat.RedBeatConfig(app).redis_url
     assert found == "redis://127.0.0.1:6379/0", (
         f"RedBeat should take broker_url of the file, it takes {found}."

@@ -11,8 +11,19 @@ from celery import signals
 from celery.beat import PersistentScheduler
 from celery.exceptions import TaskRevokedError
 from celery.schedules import crontab
-from course import STACK, wait_until
-from grading import answers, described, exports, gives, has_setting, lists, raises, task
+from support.assertions import (
+    assert_exported,
+    assert_listed,
+    assert_raises,
+    assert_result,
+    assert_setting,
+    assert_task_returns,
+    describe,
+    find_task,
+)
+
+from course.environment import STACK
+from course.waiting import wait_until
 
 NAME = "tasks.ledger.interest_request"
 ENTER = "tasks.ledger.enter_request"
@@ -39,9 +50,12 @@ class Beat:
 
     def note(self, sender, body, headers, **_):
         expires = (
-            headers["expires"] and (datetime.fromisoformat(headers["expires"]) - self.now).total_seconds()
+            headers["expires"]
+            and (datetime.fromisoformat(headers["expires"]) - self.now).total_seconds()
         )
-        self.sent.append({"at": self.time(), "task": sender, "args": list(body[0]), "expires": expires})
+        self.sent.append(
+            {"at": self.time(), "task": sender, "args": list(body[0]), "expires": expires}
+        )
 
     def run(self, begin, close=True, **duration):
         """Start beat at this time, stop it after this long; return the times at which it sent a message."""
@@ -59,7 +73,7 @@ class Beat:
                 self.killed = scheduler  # what is collected as garbage would be written
         except Exception as error:  # noqa: BLE001  it becomes the sentence
             raise AssertionError(
-                f"beat should run with this schedule, and raised {described(error)}"
+                f"beat should run with this schedule, and raised {describe(error)}"
             ) from None
         finally:
             signals.before_task_publish.disconnect(self.note)
@@ -78,7 +92,9 @@ def sends(beat, schedule, zone="UTC"):
     """Make this beat's only schedule; nothing else is in its way."""
     beat.app.conf.timezone = zone
     beat.app.__dict__.pop("timezone", None)  # what it was before
-    beat.app.conf.beat_schedule = {"interest": {"task": NAME, "args": (0.01,), "schedule": schedule}}
+    beat.app.conf.beat_schedule = {
+        "interest": {"task": NAME, "args": (0.01,), "schedule": schedule}
+    }
 
 
 def raised(errors):
@@ -107,7 +123,9 @@ def test_lesson(lesson):
 def test_pay_interest(pay_interest, ledger):
     """Read the balance, and call enter with an id that has the day in it."""
     found = pay_interest("2026-03-01", 0.01)
-    assert found == 1010.0, f"On a balance of 1000, pay_interest should return 1010.0, it returned {found!r}."
+    assert found == 1010.0, (
+        f"On a balance of 1000, pay_interest should return 1010.0, it returned {found!r}."
+    )
     added = {id: amount for id, amount in entries(ledger).items() if id != "pay"}
     assert added == {"interest 2026-03-01": 10.0}, (
         f"pay_interest should add one entry, 'interest 2026-03-01' with 10.0, it added {added}."
@@ -133,8 +151,8 @@ def test_a_day_is_paid_once(pay_interest):
 )
 def test_package_offers_the_task(worker, app):
     """Write it in tasks/ledger.py, like enter_request, and import it in tasks/__init__.py."""
-    exports(app, NAME)
-    lists(worker, [NAME])
+    assert_exported(app, NAME)
+    assert_listed(worker, [NAME])
 
 
 @pytest.mark.step(
@@ -144,8 +162,8 @@ def test_package_offers_the_task(worker, app):
 def test_interest_request(celery_setup, app, pay_interest, ledger):
     """The task works out the day: datetime.now(UTC).date(). Its only argument is the rate."""
     days = {f"interest {datetime.now(UTC).date()}"}
-    answers(app, NAME, (0.01,), 1010.0)
-    answers(app, NAME, (0.01,), 1010.0)
+    assert_task_returns(app, NAME, (0.01,), 1010.0)
+    assert_task_returns(app, NAME, (0.01,), 1010.0)
     days |= {f"interest {datetime.now(UTC).date()}"}  # the test may run at midnight
     added = set(entries(ledger)) - {"pay"}
     assert added and added <= days, (
@@ -168,7 +186,7 @@ def test_a_locked_ledger_is_tried_again(app, pay_interest, ledger):
     try:
         with closing(sqlite3.connect(ledger, isolation_level=None)) as lock:
             lock.execute("BEGIN IMMEDIATE")
-            result = task(app, NAME).apply((0.01,))  # run here, where retries don't wait
+            result = find_task(app, NAME).apply((0.01,))  # run here, where retries don't wait
     finally:
         signals.task_retry.disconnect(note)
     assert (result.state, len(reasons)) == ("FAILURE", 3), (
@@ -178,7 +196,8 @@ def test_a_locked_ledger_is_tried_again(app, pay_interest, ledger):
 
 
 @pytest.mark.step(
-    "beat sends `interest_request` with the rate 0.01 once a day, at 4:00 UTC", "interval-and-crontab"
+    "beat sends `interest_request` with the rate 0.01 once a day, at 4:00 UTC",
+    "interval-and-crontab",
 )
 @nobody_takes
 def test_beat_sends_once_a_day(app, beat):
@@ -194,7 +213,9 @@ def test_beat_sends_once_a_day(app, beat):
     )
 
 
-@pytest.mark.step("a message that waits longer than twelve hours is dropped", "when-no-worker-is-running")
+@pytest.mark.step(
+    "a message that waits longer than twelve hours is dropped", "when-no-worker-is-running"
+)
 @nobody_takes
 def test_a_message_expires(app, beat):
     """An entry's "options" is a dictionary of what apply_async takes, such as expires, in seconds."""
@@ -212,12 +233,12 @@ def test_a_message_expires(app, beat):
 @pytest.mark.step("the tasks and the settings of chapter 7 are still there", "a-daily-task")
 def test_what_chapter_7_had(worker, app, ledger):
     """Nothing else changes in this chapter."""
-    lists(worker, [ENTER, *(f"tasks.math.{name}_request" for name in MATH)])
-    has_setting(app, "task_routes", {"tasks.ledger.*": {"queue": "ledger"}})
-    has_setting(app, "broker_transport_options", {"visibility_timeout": 3600})
+    assert_listed(worker, [ENTER, *(f"tasks.math.{name}_request" for name in MATH)])
+    assert_setting(app, "task_routes", {"tasks.ledger.*": {"queue": "ledger"}})
+    assert_setting(app, "broker_transport_options", {"visibility_timeout": 3600})
     for name in ("task_acks_late", "task_reject_on_worker_lost"):
-        has_setting(app, name, True)
-    answers(app, ENTER, ("rent", -500), -500.0)
+        assert_setting(app, name, True)
+    assert_task_returns(app, ENTER, ("rent", -500), -500.0)
 
 
 # What follows is about Celery itself.
@@ -239,7 +260,9 @@ def test_what_chapter_7_had(worker, app, ledger):
 def test_schedules(beat, schedule, wanted):
     sends(beat, schedule)
     found = [each[11:16] for each in beat.run("2026-03-01 00:00", hours=23.9)]
-    assert found == wanted, f"{schedule!r} should send at {wanted} on March 1st 2026, it sent at {found}."
+    assert found == wanted, (
+        f"{schedule!r} should send at {wanted} on March 1st 2026, it sent at {found}."
+    )
 
 
 @nobody_takes
@@ -247,7 +270,9 @@ def test_an_hour_without_a_minute_is_sixty_times(beat):
     sends(beat, crontab(hour=4))
     times = beat.run("2026-03-01 00:00", days=1)
     found = len(times), times[0][11:16], times[-1][11:16]
-    assert found == (60, "04:00", "04:59"), f"crontab(hour=4) should send from 4:00 to 4:59: {found}."
+    assert found == (60, "04:00", "04:59"), (
+        f"crontab(hour=4) should send from 4:00 to 4:59: {found}."
+    )
 
 
 @nobody_takes
@@ -255,7 +280,9 @@ def test_an_hour_without_a_minute_is_sixty_times(beat):
 def test_a_schedule_in_utc_has_no_daylight_saving(beat, day):
     sends(beat, crontab(hour=2, minute=30))
     found = beat.run(f"{day} 00:00", days=1)
-    assert found == [f"{day} 02:30+00:00"], f"A schedule in UTC should be the same on each day: {found}"
+    assert found == [f"{day} 02:30+00:00"], (
+        f"A schedule in UTC should be the same on each day: {found}"
+    )
 
 
 @nobody_takes
@@ -272,7 +299,9 @@ def test_a_day_with_a_change_of_the_clock_has_one_run(beat, hour, day, wanted):
     sends(beat, crontab(hour=hour, minute=0 if hour == 4 else 30), "Europe/Berlin")
     before = datetime.fromisoformat(day) - timedelta(hours=12)
     found = [each for each in beat.run(before.isoformat(" "), days=1) if each.startswith(day)]
-    assert found == [f"{day} {wanted}"], f"On {day} beat should send once, at {wanted}; it sent at {found}."
+    assert found == [f"{day} {wanted}"], (
+        f"On {day} beat should send once, at {wanted}; it sent at {found}."
+    )
 
 
 @nobody_takes
@@ -290,7 +319,9 @@ def test_an_interval_of_a_day_in_a_zone(beat, day, hours):
     beat.run(f"{day} 12:00", days=1.1)
     hours = hours if STACK == "pinned" else 24
     found = (beat.sent[0]["at"] - datetime.fromisoformat(f"{day} 12:00+00:00")) / timedelta(hours=1)
-    assert round(found, 2) == hours, f"From {day} on, 24 hours should be {hours}, they are {found:.2f}."
+    assert round(found, 2) == hours, (
+        f"From {day} on, 24 hours should be {hours}, they are {found:.2f}."
+    )
 
 
 @nobody_takes
@@ -299,7 +330,9 @@ def test_what_was_missed_is_sent_once(beat):
     beat.run("2026-03-01 12:00:30", minutes=3)
     begin = "2026-03-01 12:05:54"  # 144 seconds after the last
     found = beat.run(begin, seconds=1)
-    assert found == ["2026-03-01 12:05+00:00"], f"beat should send once as it starts, it sent at {found}."
+    assert found == ["2026-03-01 12:05+00:00"], (
+        f"beat should send once as it starts, it sent at {found}."
+    )
 
 
 @nobody_takes
@@ -325,11 +358,15 @@ def test_an_edited_schedule_counts_after_a_restart(beat):
     beat.run("2026-03-01 00:00", hours=12)
     beat.app.conf.beat_schedule["interest"]["schedule"] = crontab(hour=18, minute=0)
     found = beat.run("2026-03-01 12:00", days=1)
-    assert found == ["2026-03-01 18:00+00:00"], f"beat should send at 18:00 now, it sent at {found}."
+    assert found == ["2026-03-01 18:00+00:00"], (
+        f"beat should send at 18:00 now, it sent at {found}."
+    )
     # What should have been in the meantime is sent at once.
     beat.app.conf.beat_schedule["interest"]["schedule"] = crontab(hour=20, minute=0)
     found = beat.run("2026-03-02 12:00", hours=1)
-    assert found == ["2026-03-02 12:00+00:00"], f"beat should send what is overdue, it sent at {found}."
+    assert found == ["2026-03-02 12:00+00:00"], (
+        f"beat should send what is overdue, it sent at {found}."
+    )
 
 
 @nobody_takes
@@ -370,28 +407,37 @@ def test_a_file_that_cannot_be_opened_is_removed(beat, monkeypatch, caplog, erro
             PersistentScheduler, "_open_schedule", lambda self: raised(errors) or opened(self)
         )
     found = beat.run("2026-03-01 12:05:54", seconds=1)
-    assert "Removing corrupted schedule file" in caplog.text, f"beat should say so, it said: {caplog.text}"
+    assert "Removing corrupted schedule file" in caplog.text, (
+        f"beat should say so, it said: {caplog.text}"
+    )
     assert not found, f"Without its file beat should wait for the next time, it sent at {found}."
 
 
 def test_an_expired_message_is_dropped(worker, app, pay_interest, ledger):
     past = datetime.now(UTC) - timedelta(seconds=1)
-    result = task(app, NAME).apply_async((0.01,), expires=past)
-    with raises(TaskRevokedError, "An expired task should raise TaskRevokedError in the caller"):
+    result = find_task(app, NAME).apply_async((0.01,), expires=past)
+    with assert_raises(
+        TaskRevokedError, "An expired task should raise TaskRevokedError in the caller"
+    ):
         result.get(timeout=5)
     worker.wait_for_log(f"Discarding revoked task: {NAME}[{result.id}]")
-    assert list(entries(ledger)) == ["pay"], f"An expired task shouldn't run; there are {entries(ledger)}."
+    assert list(entries(ledger)) == ["pay"], (
+        f"An expired task shouldn't run; there are {entries(ledger)}."
+    )
 
 
 def test_beat_does_not_look_whether_a_task_is_there(worker, app, beat, pay_interest):
     sends(beat, crontab())
-    beat.app.conf.beat_schedule["misspelt"] = {"task": "tasks.ledger.intrest_request", "schedule": crontab()}
+    beat.app.conf.beat_schedule["misspelt"] = {
+        "task": "tasks.ledger.intrest_request",
+        "schedule": crontab(),
+    }
     beat.run("2026-03-01 12:00:30", minutes=2)
     found = [each["task"] for each in beat.sent].count("tasks.ledger.intrest_request")
     assert found == 2, f"beat should go on with a task that isn't there, it sent {found} of two."
     worker.wait_for_log("Received unregistered task of type 'tasks.ledger.intrest_request'")
     wait_until(lambda: worker.logs().count(f"Task {NAME}[") >= 4, 5)  # two received, two succeeded
-    gives("The task that is there", task(app, NAME).delay(0.01), 1010.0)
+    assert_result("The task that is there", find_task(app, NAME).delay(0.01), 1010.0)
 
 
 def test_a_message_that_waits_past_midnight_counts_for_the_day_on_which_it_runs(
@@ -407,6 +453,6 @@ def test_a_message_that_waits_past_midnight_counts_for_the_day_on_which_it_runs(
             return datetime(2026, 3, 2, 0, 5, tzinfo=tz)
 
     monkeypatch.setattr(module, "datetime", Clock)
-    task(app, NAME)(0.01)
+    find_task(app, NAME)(0.01)
     found = entries(ledger)
     assert "interest 2026-03-02" in found, f"The day should be that of the run; there are {found}."

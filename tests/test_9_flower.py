@@ -10,30 +10,48 @@ from contextlib import contextmanager
 from urllib.error import HTTPError, URLError
 from urllib.request import urlopen
 
-import course
 import psutil
 import pytest
 from celery.exceptions import TaskRevokedError
 from conftest import ALONE
-from course import ROOT, free_port, wait_until
-from grading import answers, fetched, gives, raises, ready, task
+from support.assertions import (
+    assert_raises,
+    assert_result,
+    assert_task_returns,
+    fetch,
+    find_task,
+    wait_until_ready,
+)
 from test_9_monitoring import NAME, OLD, processes, statuses
+
+from course.chapters import ROOT
+from course.environment import STACK, free_port
+from course.waiting import wait_until
 
 pytestmark = processes
 
 
 def test_flower_is_not_celerys_command_on_the_old_stack(app_under_test):
     status, said = statuses(app_under_test, "flower", "--help")
-    assert (status != 0) == OLD, f"`celery flower` should fail on Celery 5.1 alone: {status}, {said[-200:]}"
+    assert (status != 0) == OLD, (
+        f"`celery flower` should fail on Celery 5.1 alone: {status}, {said[-200:]}"
+    )
 
 
 @contextmanager
 def flower(app_under_test, **variables):
     """Run `make chapter-9-flower` on a free port; give its address; end it with Ctrl-C."""
     port = free_port()
-    app_under_test.variables |= {"DIR": str(app_under_test.folder), "STACK": course.STACK, **variables}
+    app_under_test.variables |= {"DIR": str(app_under_test.folder), "STACK": STACK, **variables}
     node = app_under_test.start(
-        "/usr/bin/env", "make", "-o", "setup-web", "-C", str(ROOT), "chapter-9-flower", f"ARGS=--port={port}"
+        "/usr/bin/env",
+        "make",
+        "-o",
+        "setup-web",
+        "-C",
+        str(ROOT),
+        "chapter-9-flower",
+        f"ARGS=--port={port}",
     )
     address = f"http://127.0.0.1:{port}"
     try:
@@ -70,30 +88,43 @@ def metrics(address):
 def events(address, name, kind):
     """Return how many events of this type Flower has counted for a task."""
     samples = metrics(address).get("flower_events_total", [])
-    return sum(value for labels, value in samples if (labels["task"], labels["type"]) == (name, kind))
+    return sum(
+        value for labels, value in samples if (labels["task"], labels["type"]) == (name, kind)
+    )
 
 
 @pytest.mark.isolated(args=ALONE)
 def test_flower(celery_setup, app, app_under_test):
     """It turns events on by itself, listens on loopback alone, and knows what it has seen since then."""
-    before = task(app, NAME).delay([3, 4, 5])
-    gives("xsum_request", before, 12)
+    before = find_task(app, NAME).delay([3, 4, 5])
+    assert_result("xsum_request", before, 12)
     with flower(app_under_test) as (address, node):
         worker = celery_setup.worker
         worker.assert_log_exists("Events of group {task} enabled by remote", timeout=20)
-        result = task(app, NAME).delay([3, 4, 5])
+        result = find_task(app, NAME).delay([3, 4, 5])
         assert wait_until(lambda: events(address, NAME, "task-succeeded") == 1, 10), (
             f"Flower should have counted one event task-succeeded: {metrics(address)}"
         )
         found = [page(f"{address}/task/{each.id}")[0] for each in (before, result)]
-        assert found == [404, 200], f"Flower should know the second task alone, its pages are {found}."
+        assert found == [404, 200], (
+            f"Flower should know the second task alone, its pages are {found}."
+        )
         named = metrics(address)
-        assert [value for _, value in named["flower_worker_online"]] == [1.0], "A worker should be online."
-        assert "flower_task_runtime_seconds_bucket" in named, f"There is no runtime in {sorted(named)}."
+        assert [value for _, value in named["flower_worker_online"]] == [1.0], (
+            "A worker should be online."
+        )
+        assert "flower_task_runtime_seconds_bucket" in named, (
+            f"There is no runtime in {sorted(named)}."
+        )
         assert not any("queue" in name for name in named), "No metric tells what waits in a queue."
         children = psutil.Process(node.process.pid).children(recursive=True)
         ours = [each for each in (psutil.Process(node.process.pid), *children)]
-        ips = {each.laddr.ip for one in ours for each in one.net_connections() if each.status == "LISTEN"}
+        ips = {
+            each.laddr.ip
+            for one in ours
+            for each in one.net_connections()
+            if each.status == "LISTEN"
+        }
         assert ips == {"127.0.0.1"}, f"Flower should listen on loopback alone, it listens on {ips}."
     assert node.status == "exited" and not any(each.is_running() for each in ours), (
         "Ctrl-C should end it all."
@@ -113,8 +144,13 @@ def test_prometheus_scrapes_flower(celery_setup, app, app_under_test, tmp_path):
     prometheus = shutil.which("prometheus") or pytest.skip("it needs Debian's package prometheus")
     port, settings = free_port(), tmp_path / "prometheus.yml"
     with flower(app_under_test) as (address, _):
-        job = {"job_name": "flower", "static_configs": [{"targets": [address.removeprefix("http://")]}]}
-        settings.write_text(json.dumps({"global": {"scrape_interval": "1s"}, "scrape_configs": [job]}))
+        job = {
+            "job_name": "flower",
+            "static_configs": [{"targets": [address.removeprefix("http://")]}],
+        }
+        settings.write_text(
+            json.dumps({"global": {"scrape_interval": "1s"}, "scrape_configs": [job]})
+        )
         files = [f"--config.file={settings}", f"--storage.tsdb.path={tmp_path}"]
         node = app_under_test.start(prometheus, f"--web.listen-address=127.0.0.1:{port}", *files)
         query = f"http://127.0.0.1:{port}/api/v1/query?query=flower_worker_online"
@@ -148,7 +184,7 @@ def test_flower_in_a_browser(browser, app, app_under_test, how):
     )
     assert "sleep(number)" in slow, "libs/math.py should add in a loop, with `result += `."
     math.write_text(slow)
-    ready(app_under_test.add_worker(["-E", "-c", "1", *ALONE]))
+    wait_until_ready(app_under_test.add_worker(["-E", "-c", "1", *ALONE]))
     [name] = app.control.inspect(timeout=10, limit=1).ping()
     variables = {
         "by default": {},
@@ -156,16 +192,23 @@ def test_flower_in_a_browser(browser, app, app_under_test, how):
         "with a password": {"FLOWER_BASIC_AUTH": "me:secret"},
     }[how]
     with flower(app_under_test, **variables) as (address, _):
-        user = {"http_credentials": {"username": "me", "password": "secret"}} if "password" in how else {}
+        user = (
+            {"http_credentials": {"username": "me", "password": "secret"}}
+            if "password" in how
+            else {}
+        )
         tab, strangers = browser.new_page(viewport={"width": 1100, "height": 390}, **user), []
-        tab.on("request", lambda request: request.url.startswith(address) or strangers.append(request.url))
+        tab.on(
+            "request",
+            lambda request: request.url.startswith(address) or strangers.append(request.url),
+        )
         tab.on("dialog", lambda dialog: dialog.accept())
         wait_until(lambda: "flower_worker_online{" in page(f"{address}/metrics")[1], 20)
         tab.goto(address)
         expect(tab.get_by_role("link", name=name)).to_be_visible()
-        answers(app, NAME, ([0, 1],), 1)
-        failing = task(app, "tasks.math.divide_request").delay(1, 0)
-        runs, waits = task(app, NAME).delay([1, 2, 300]), task(app, NAME).delay([4, 5])
+        assert_task_returns(app, NAME, ([0, 1],), 1)
+        failing = find_task(app, "tasks.math.divide_request").delay(1, 0)
+        runs, waits = find_task(app, NAME).delay([1, 2, 300]), find_task(app, NAME).delay([4, 5])
         wait_until(lambda: runs.state == "PROGRESS", 5)
 
         def row(result):
@@ -190,8 +233,9 @@ def test_flower_in_a_browser(browser, app, app_under_test, how):
             assert not runs.ready(), f"Flower should not revoke a task {how}."
         else:
             expect(tab.get_by_text(re.compile("Revoked .")).first).to_be_visible()
-            with raises(
-                TaskRevokedError, f"A task that Flower terminates ({how}) should raise TaskRevokedError"
+            with assert_raises(
+                TaskRevokedError,
+                f"A task that Flower terminates ({how}) should raise TaskRevokedError",
             ):
-                fetched(runs)
+                fetch(runs)
         assert not strangers, f"Flower's pages should load nothing from elsewhere: {strangers}"

@@ -7,8 +7,10 @@ import subprocess
 import tomllib
 
 import pytest
-from course import CHAPTERS, PROGRAMS, ROOT, environment, number_of
-from lessons import COMMENT, Lesson
+from support.lessons import COMMENT, Lesson
+
+from course.chapters import CHAPTERS, ROOT, number_of
+from course.environment import PROGRAMS, environment
 
 LESSONS = {name: ROOT / "chapters" / name / "README.md" for name in CHAPTERS}
 OTHERS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("chapters/*.md")]
@@ -32,11 +34,15 @@ def minutes_of(path):
     return int(found[1])
 
 
-@pytest.mark.parametrize("path", [*LESSONS.values(), *OTHERS], ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", [*LESSONS.values(), *OTHERS], ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_what_a_page_names_is_there(path):
     text, where = path.read_text(), path.relative_to(ROOT)
     prose = FENCE.sub("", text)
-    names = " ".join(re.findall(r"^([a-z% -]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)).split()
+    names = " ".join(
+        re.findall(r"^([a-z% -]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    ).split()
     numbers = ["N", *map(number_of, CHAPTERS)]
     targets = {name.replace("%", str(number)) for name in names for number in numbers}
     typed = re.findall(r"`(make [^`]+)`", prose) + re.findall(r"^\$ (make .+)$", text, re.MULTILINE)
@@ -48,7 +54,9 @@ def test_what_a_page_names_is_there(path):
         name, _, anchor = link.partition("#")
         target = ROOT / name[1:] if name.startswith("/") else path.parent / name if name else path
         assert target.exists(), f"{where}: the link {link} should lead to a file."
-        assert not anchor or anchor in anchors(target), f"{where}: the link {link} should lead to a heading."
+        assert not anchor or anchor in anchors(target), (
+            f"{where}: the link {link} should lead to a heading."
+        )
     folders = [path.parent, ROOT, ROOT / "tools", *(lesson.parent for lesson in LESSONS.values())]
     for name in re.findall(r"`([\w./-]+\.(?:py|toml|txt|yml|sh|md))`", prose):
         found = name.endswith(MADE) or any((folder / name).exists() for folder in folders)
@@ -66,7 +74,9 @@ def test_the_exercise_lists_what_is_checked(path):
     listed, wanted = re.findall(r"^\d+\. (.+)$", exercise, re.MULTILINE), list(dict(steps))
     assert listed == wanted, f"The exercise in {path.parent.name} should list these steps: {wanted}"
     missing = {anchor for _, anchor in steps} - anchors(path)
-    assert not missing, f"The steps of {path.parent.name} should lead to headings of its lesson: {missing}"
+    assert not missing, (
+        f"The steps of {path.parent.name} should lead to headings of its lesson: {missing}"
+    )
 
 
 @each_chapter
@@ -74,19 +84,27 @@ def test_minutes_are_counted(path):
     """200 words a minute, and a quarter of a minute for each restart of worker and prompt."""
     text = COMMENT.sub("", path.read_text())
     wanted = math.ceil(len(text.split()) / 200 + text.count("$ git restore ") / 4)
-    assert minutes_of(path) == wanted, f"{path.parent.name} should say that it takes {wanted} minutes."
+    assert minutes_of(path) == wanted, (
+        f"{path.parent.name} should say that it takes {wanted} minutes."
+    )
 
 
 def test_readme_lists_the_chapters():
     text = (ROOT / "README.md").read_text()
-    rows = re.findall(r"^\| \[.+?\]\(chapters/(.+?)/README.md\) \|.+\| (\d+) \|$", text, re.MULTILINE)
+    rows = re.findall(
+        r"^\| \[.+?\]\(chapters/(.+?)/README.md\) \|.+\| (\d+) \|$", text, re.MULTILINE
+    )
     wanted = [(name, str(minutes_of(path))) for name, path in LESSONS.items()]
     assert rows == wanted, f"README.md should list these chapters with these minutes: {wanted}"
     assert text.count("\n") <= 100, "README.md should have at most 100 lines."
     diff = re.search(r"```diff\n(.*?)```", text, re.DOTALL)[1].splitlines()
-    old, new = (path.with_name("tasks.py").read_text().splitlines() for path in list(LESSONS.values())[:2])
+    old, new = (
+        path.with_name("tasks.py").read_text().splitlines() for path in list(LESSONS.values())[:2]
+    )
     wrong = [line for line in diff if line[1:] not in (old if line[0] == "-" else new)]
-    assert not wrong, f"The diff in README.md should have lines of the first two chapters; not {wrong}"
+    assert not wrong, (
+        f"The diff in README.md should have lines of the first two chapters; not {wrong}"
+    )
 
 
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.name)
@@ -101,25 +119,38 @@ def test_a_misspelt_directive_is_told(tmp_path):
     page = tmp_path / "README.md"
     page.write_text("<!-- wokers: 3 -->\n\n<!-- without -->\n\n```pycon\n>>> 1\n1\n```\n")
     lesson = Lesson(page)
-    assert not list(lesson.blocks()) and len(lesson.problems) == 3, f"Three problems, not {lesson.problems}"
+    assert not list(lesson.blocks()) and len(lesson.problems) == 3, (
+        f"Three problems, not {lesson.problems}"
+    )
 
 
 def test_requirements_are_current():
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
-    stacks = re.findall(r"celery(?:\[redis\])?==(\d+\.\d+)", "\n".join(groups["pinned"] + groups["latest"]))
+    stacks = re.findall(
+        r"celery(?:\[redis\])?==(\d+\.\d+)", "\n".join(groups["pinned"] + groups["latest"])
+    )
     versions = " and ".join(stacks)
-    for page, text in (("README.md", f"![Celery {versions}]"), ("docs/celery.svg", f">{versions}<")):
+    for page, text in (
+        ("README.md", f"![Celery {versions}]"),
+        ("docs/celery.svg", f">{versions}<"),
+    ):
         assert text in (ROOT / page).read_text(), f"The badge in {page} should say {versions}."
     listed = PIN.findall((ROOT / "requirements.txt").read_text())
     locked = PIN.findall((ROOT / "tools/locks/pinned-test.txt").read_text())
     assert listed == locked, (
         "requirements.txt should have what tools/locks/pinned-test.txt has: type make lock."
     )
-    missing = {*groups["pinned"], *groups["pinned-web"], *groups["test"], "redis==3.2.0"} - set(listed)
-    assert not missing, f"requirements.txt should have {missing}, as pyproject.toml does: type make lock."
+    missing = {*groups["pinned"], *groups["pinned-web"], *groups["test"], "redis==3.2.0"} - set(
+        listed
+    )
+    assert not missing, (
+        f"requirements.txt should have {missing}, as pyproject.toml does: type make lock."
+    )
 
 
 def test_tables_are_those_of_the_last_run():
-    check = [PROGRAMS / "python", ROOT / "tools/bench.py", "check"]
-    done = subprocess.run(check, env=environment(), capture_output=True, text=True, check=False)
+    check = [PROGRAMS / "python", "-m", "tools.bench", "check"]
+    done = subprocess.run(
+        check, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr

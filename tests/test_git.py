@@ -6,18 +6,27 @@ import subprocess
 from difflib import SequenceMatcher
 
 import pytest
-from course import BEFORE, ROOT
-from lessons import Lesson
+from support.lessons import Lesson
+
+from course.chapters import PREVIOUS, ROOT
 
 TEXT = "".join(f"{number}\n" for number in range(1, 21))
 # The app's file in each chapter, and what is in it.
-COURSE = {"1-a": ("app.py", TEXT), "2-b": ("app/main.py", TEXT), "10-c": ("app/main.py", "ten" + TEXT[1:])}
+COURSE = {
+    "1-a": ("app.py", TEXT),
+    "2-b": ("app/main.py", TEXT),
+    "10-c": ("app/main.py", "ten" + TEXT[1:]),
+}
 TAGS = ["chapter-1", "chapter-2", "chapter-10"]
 SHARED = {".gitattributes", ".gitignore", "LICENSE", "requirements.txt"}
 # Without the user's git settings.
 ENV = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 ENV |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-ENV |= {f"GIT_{who}_{what}": "a@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+ENV |= {
+    f"GIT_{who}_{what}": "a@localhost"
+    for who in ("AUTHOR", "COMMITTER")
+    for what in ("NAME", "EMAIL")
+}
 pytestmark = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")
 
 
@@ -63,7 +72,9 @@ def test_tags_are_the_same_everywhere_and_move_with_their_chapters(course, tmp_p
         run(course, f"git checkout --quiet {here}")
         diff = run(course, "git diff chapter-1 chapter-2")
         wanted = {"Binary files a/LESSON.md and b/LESSON.md differ", "rename to app/main.py"}
-        assert wanted <= set(diff), f"A plain git diff of two tags should have the lines {wanted}: {diff}"
+        assert wanted <= set(diff), (
+            f"A plain git diff of two tags should have the lines {wanted}: {diff}"
+        )
     run(course, "git checkout --quiet -")
 
     def words():
@@ -71,20 +82,30 @@ def test_tags_are_the_same_everywhere_and_move_with_their_chapters(course, tmp_p
 
     (course / "chapters/2-b/new.py").write_text("new\n")
     found = words()
-    assert found == ["chapters/2-b/new.py", *["unchanged"] * 3], f"It should name the new file: {found}"
+    assert found == ["chapters/2-b/new.py", *["unchanged"] * 3], (
+        f"It should name the new file: {found}"
+    )
     run(course, "git add --all")
     run(course, "git commit --quiet --message x")
     found = words()
-    assert found == ["unchanged", "moved", "moved"], f"Its chapter's tag and later ones should move: {found}"
+    assert found == ["unchanged", "moved", "moved"], (
+        f"Its chapter's tag and later ones should move: {found}"
+    )
     run(course, "git tag --force chapter-2")
     said = run(course, "sh tools/tags.sh", status=1)
     assert said[-1].startswith("The tag chapter-2 is not ours"), f"It said {said}."
-    assert run(course, "git rev-parse HEAD") == run(course, "git rev-parse chapter-2"), "It should stay."
+    assert run(course, "git rev-parse HEAD") == run(course, "git rev-parse chapter-2"), (
+        "It should stay."
+    )
 
 
 def test_a_change_is_carried(course):
     (course / "chapters/1-a/gone.py").unlink()
-    for name, text in {"app.py": "one" + TEXT[1:], "new.py": "new\n", "README.md": "# New\n"}.items():
+    for name, text in {
+        "app.py": "one" + TEXT[1:],
+        "new.py": "new\n",
+        "README.md": "# New\n",
+    }.items():
         (course / "chapters/1-a" / name).write_text(text)
 
     def state():
@@ -104,15 +125,23 @@ def test_a_change_is_carried(course):
     assert said == wanted, f"It should name what it did: {said}"
     carried = (course / "chapters/2-b/app/main.py").read_text()
     assert carried == "one" + TEXT[1:], "A renamed file should be followed."
-    touched = {line[3:] for line in run(course, "git status --porcelain -uall") if "/1-a/" not in line}
-    assert touched == {line[8:] for line in said[:-1]}, f"What is named should change, and no more: {touched}"
+    touched = {
+        line[3:] for line in run(course, "git status --porcelain -uall") if "/1-a/" not in line
+    }
+    assert touched == {line[8:] for line in said[:-1]}, (
+        f"What is named should change, and no more: {touched}"
+    )
 
 
-@pytest.mark.parametrize("after, before", BEFORE.items())
+@pytest.mark.parametrize("after, before", PREVIOUS.items())
 def test_the_difference_is_the_lesson(before, after):
     """A file that the lesson lists may differ. Where it lists only what was added to one, all else is as before."""
     lesson = Lesson(ROOT / "chapters" / after / "README.md")
-    blocks = [block for kind, block in lesson.blocks() if not kind and block.language in ("python", "yaml")]
+    blocks = [
+        block
+        for kind, block in lesson.blocks()
+        if not kind and block.language in ("python", "yaml")
+    ]
     ours = set(run(ROOT, "git ls-files --cached --others --exclude-standard chapters"))
     compare = f"git diff --no-index --name-status chapters/{before} chapters/{after}"
     for kind, *paths in (line.split("\t") for line in run(ROOT, compare, status=1)):
@@ -128,12 +157,18 @@ def test_the_difference_is_the_lesson(before, after):
             )
         elif not listings:
             told = named and not name.endswith(".py")
-            assert told, f"{paths[-1]} is not listed in the lesson of {after}: it should be as in {before}."
+            assert told, (
+                f"{paths[-1]} is not listed in the lesson of {after}: it should be as in {before}."
+            )
         else:
             files = (ROOT / "chapters" / each / name for each in (before, after))
             old, new = (file.read_text().splitlines(keepends=True) for file in files)
             changes = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
-            added = ["".join(new[start:end]) for change, *_, start, end in changes if change == "insert"]
+            added = [
+                "".join(new[start:end]) for change, *_, start, end in changes if change == "insert"
+            ]
             lost = [old[start] for change, start, *_ in changes if change in ("replace", "delete")]
             only_adds = all(any(block in part for part in added) for block in listings)
-            assert not (only_adds and lost), f"{name} should only add to that of {before}; it lacks {lost}."
+            assert not (only_adds and lost), (
+                f"{name} should only add to that of {before}; it lacks {lost}."
+            )

@@ -20,11 +20,15 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from course import CHAPTERS, FOREIGN, PROGRAMS, ROOT, STACK, free_port, number_of, wait_until
-from server import launch
+from course.chapters import CHAPTERS, ROOT, number_of
+from course.environment import PROGRAMS, STACK, STRIPPED_PREFIXES, free_port
+from course.server import launch_server
+from course.waiting import wait_until
 
 COMMITTED, MEASURED = ROOT / "tools/bench.json", ROOT / ".course/bench-pinned.json"
-MARKED = re.compile(r"(?<=^<!-- bench: )(\w+)( -->\n).*?(?=^<!-- /bench -->$)", re.MULTILINE | re.DOTALL)
+MARKED = re.compile(
+    r"(?<=^<!-- bench: )(\w+)( -->\n).*?(?=^<!-- /bench -->$)", re.MULTILINE | re.DOTALL
+)
 PORT = free_port()
 
 # Prints how many tasks a second are done, and the worker's megabytes. It waits until no message is left, as some tasks
@@ -63,10 +67,16 @@ SETTINGS = [
     'worker_pool = "threads"',
 ]
 # Without what would send make or a worker elsewhere, or slow Python down.
-UNWANTED = (*FOREIGN, "PYTHON", "UV_PROJ", "VIRTUAL")
+UNWANTED = (*STRIPPED_PREFIXES, "PYTHON", "UV_PROJ", "VIRTUAL")
 ENV = {name: value for name, value in os.environ.items() if not name.startswith(UNWANTED)}
 ENV["PATH"] = ":".join(each for each in ENV["PATH"].split(":") if not each.startswith(str(ROOT)))
-ENV |= {"ROOT": str(ROOT), "PROGRAMS": str(PROGRAMS), "STACK": STACK, "LOAD": LOAD, "SLEEPERS": SLEEPERS}
+ENV |= {
+    "ROOT": str(ROOT),
+    "PROGRAMS": str(PROGRAMS),
+    "STACK": STACK,
+    "LOAD": LOAD,
+    "SLEEPERS": SLEEPERS,
+}
 ENV |= {"REDIS_PORT": str(PORT), "URL": f"redis://127.0.0.1:{PORT}/0", "FREE": str(free_port())}
 
 # A side is a shell command that starts a worker, and a client's; or a command that ends by itself, and no client. It
@@ -104,14 +114,22 @@ def setup():
     yield "first result", "ours, s", "by hand, s", "ratio"
     for name, folder in ("empty", "."), ("warm", ".."):
         caches = f'export UV_CACHE_DIR="$PWD/{folder}/uv" PIP_CACHE_DIR="$PWD/{folder}/pip"; '
-        sides = (caches + ours, f"{first} {make} chapter-1-shell"), (caches + by_hand, by_hand_first)
+        sides = (
+            (caches + ours, f"{first} {make} chapter-1-shell"),
+            (caches + by_hand, by_hand_first),
+        )
         yield f"with {name} caches (≤ 0.55)", END, *sides
 
 
 def start():
     """The time to `ready.`, with make and with the command typed."""
     yield "to `ready.`", "ours, s", "typed, s", "ratio"
-    yield "`make chapter-3-worker` (≤ 1.15)", READY, (f"exec {MAKE} chapter-3-worker", "true"), typed(3)
+    yield (
+        "`make chapter-3-worker` (≤ 1.15)",
+        READY,
+        (f"exec {MAKE} chapter-3-worker", "true"),
+        typed(3),
+    )
 
 
 def suite():
@@ -120,12 +138,19 @@ def suite():
     test = "test ARGS='--deselect=tests/test_course.py --deselect=tests/test_git.py'"
     named = "sed s/5-canvas/99-more/ tests/test_5_canvas.py >tests/test_99_more.py"
     lesson = "sed s/5-canvas/99-more/ chapters/5-canvas/README.md >chapters/99-more/README.md"
-    copy = f"{CLONE} && cd course && cp -R chapters/5-canvas chapters/99-more && {named} && {lesson}"
+    copy = (
+        f"{CLONE} && cd course && cp -R chapters/5-canvas chapters/99-more && {named} && {lesson}"
+    )
     longer = f"cd ..; [ -e course ] || ( {copy} ) && make -C course {test}"
     yield "`make test`", "seconds", "pinned, s", "ratio"
     pinned = f"{MAKE} STACK=pinned {test}", ""
     yield "`STACK=latest`", READY, (f"{MAKE} STACK=latest {test}", ""), pinned
-    yield f"one more chapter (≤ {1 + 1 / len(CHAPTERS):.2f})", READY, (f"{longer} STACK=pinned", ""), pinned
+    yield (
+        f"one more chapter (≤ {1 + 1 / len(CHAPTERS):.2f})",
+        READY,
+        (f"{longer} STACK=pinned", ""),
+        pinned,
+    )
 
 
 def throughput():
@@ -140,13 +165,18 @@ def settings():
     """Additions a second on two processes, with one setting added to chapter 2's file, and with none."""
     yield "added to the file", "tasks a second", "without, a second", "ratio"
     for setting in SETTINGS:
-        sides = (load(2, "tasks import add", f"echo '{each}' >>celeryconfig.py") for each in (setting, "#"))
+        sides = (
+            load(2, "tasks import add", f"echo '{each}' >>celeryconfig.py")
+            for each in (setting, "#")
+        )
         yield f"`{setting}`", PRINTED, *sides
 
 
 def group():
     """Eight tasks of half a second, in sequence and as a group, at four concurrencies."""
-    sleep = """sed 's/result =/__import__("time").sleep(0.5); &/' "$ROOT"/chapters/5-*/tasks/math.py"""
+    sleep = (
+        """sed 's/result =/__import__("time").sleep(0.5); &/' "$ROOT"/chapters/5-*/tasks/math.py"""
+    )
     yield "concurrency", "in sequence, s", "as a group, s", "ratio"
     for size in "1248":
         clients = (f'python -c "$SLEEPERS" {shape}' for shape in ("chain", "group"))
@@ -171,17 +201,28 @@ def use(folder, start, client):
     """Run a side in a folder; return a tuple, as READY... say."""
     begin, log = time.monotonic(), folder / "log"
     with log.open("w") as file:
-        to = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": file, "start_new_session": True}
+        to = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": file,
+            "stderr": file,
+            "start_new_session": True,
+        }
         worker = subprocess.Popen(start, shell=True, cwd=folder, env=ENV, **to)
     try:
-        wait_until(lambda: worker.poll() is not None or (client and " ready." in log.read_text()), 3600)
+        wait_until(
+            lambda: worker.poll() is not None or (client and " ready." in log.read_text()), 3600
+        )
         ready = time.monotonic() - begin
         if worker.poll() != (None if client else 0):
             raise subprocess.CalledProcessError(worker.poll(), start, log.read_text())
         env = ENV | {"WORKER": str(worker.pid)}
         to = {"text": True, "stderr": subprocess.STDOUT}
         said = subprocess.check_output(client, shell=True, cwd=folder, env=env, **to)
-        return ready, time.monotonic() - begin, *map(float, re.findall(r"^[\d.]+$", said, re.MULTILINE))
+        return (
+            ready,
+            time.monotonic() - begin,
+            *map(float, re.findall(r"^[\d.]+$", said, re.MULTILINE)),
+        )
     finally:
         if worker.poll() is None:
             os.killpg(worker.pid, signal.SIGINT)
@@ -193,7 +234,11 @@ def measure(figure, rounds):
     head, *rows = figure()
     found = {side: [] for _, _, *sides in rows for side in sides}
     # Removed at the end: some file systems make files slowly where many were just deleted.
-    with tempfile.TemporaryDirectory() as temp, launch(PORT, temp) as server, ExitStack() as last:
+    with (
+        tempfile.TemporaryDirectory() as temp,
+        launch_server(PORT, temp) as server,
+        ExitStack() as last,
+    ):
         last.callback(server.terminate)
         for turn in range(rounds + 1):
             for side in list(found)[:: (-1) ** turn]:
@@ -204,7 +249,9 @@ def measure(figure, rounds):
         values = [[each[place] for each in found[side][1:]] for side in sides]
         cells = [statistics.quantiles(each, method="inclusive") for each in values]
         ratio = [f"{cells[0][1] / cells[1][1]:.2f}"] if sides[1:] else []
-        lines.append([name, *(f"{median:.1f} ({low:.1f}–{high:.1f})" for low, median, high in cells), *ratio])
+        lines.append(
+            [name, *(f"{median:.1f} ({low:.1f}–{high:.1f})" for low, median, high in cells), *ratio]
+        )
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     return f"{table}\nMedians and quartiles of {rounds} rounds, measured on {time.strftime('%Y-%m-%d')}.\n"
 
@@ -222,12 +269,16 @@ def pages(names):
         where, text = page.relative_to(ROOT), page.read_text()
         shown = [name for name, _ in MARKED.findall(text)]
         if text.count("\n<!-- bench: ") != len(shown) or set(shown) - set(tables):
-            sys.exit(f"{where}: close the bench markers, or measure what they name with `make bench`.")
+            sys.exit(
+                f"{where}: close the bench markers, or measure what they name with `make bench`."
+            )
         current = MARKED.sub(lambda found: found[1] + found[2] + tables[found[1]], text)
         if names == ["write"]:
             page.write_text(current)
         elif text != current:
-            sys.exit(f"{where} doesn't show the tables of tools/bench.json: type `make bench ARGS=write`.")
+            sys.exit(
+                f"{where} doesn't show the tables of tools/bench.json: type `make bench ARGS=write`."
+            )
 
 
 def main(names):
@@ -238,7 +289,9 @@ def main(names):
     if names in (["write"], ["check"]):
         return pages(names)
     if set(names) - set(figures):
-        sys.exit(f"A figure is one of {', '.join(figures)}; write or check must be the only argument.")
+        sys.exit(
+            f"A figure is one of {', '.join(figures)}; write or check must be the only argument."
+        )
     for name in names or figures:
         table = measure(figures[name], FIGURES[figures[name]])
         update(ROOT / f".course/bench-{STACK}.json", {name: table})

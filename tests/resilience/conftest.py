@@ -3,8 +3,9 @@
 import os
 
 import pytest
-from checkout import Checkout
-from course import PROGRAMS
+from support.checkout import Checkout
+
+from course.environment import PROGRAMS
 
 # What a shell would run or trip over, and PATH cut in two.
 AWKWARD = """it's my "course" $HOME $(touch ran) `touch ran` a:b"""
@@ -14,7 +15,11 @@ AWKWARD = """it's my "course" $HOME $(touch ran) `touch ran` a:b"""
 def clone(tmp_path):
     """A function that makes a copy; it takes the names of what is linked."""
     made = []
-    yield lambda *linked: made.append(Checkout(tmp_path / str(len(made)) / AWKWARD, linked)) or made[-1]
+    yield (
+        lambda *linked: (
+            made.append(Checkout(tmp_path / str(len(made)) / AWKWARD, linked)) or made[-1]
+        )
+    )
     for checkout in made:
         checkout.end()
 

@@ -8,8 +8,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from course import PROGRAMS, ROOT, STACK, free_port, wait_until
-from server import answers
+
+from course.chapters import ROOT
+from course.environment import PROGRAMS, STACK, free_port
+from course.server import is_serving
+from course.waiting import wait_until
 
 
 @pytest.fixture
@@ -34,7 +37,9 @@ def test_killed_server_keeps_what_waits_for_its_user_alone(checkout, data, turn,
     published = '"127.0.0.1:${REDIS_PORT:-6379}:6379"' in (ROOT / "docker-compose.yml").read_text()
     assert published, "The container should publish on loopback alone."
     others = [path for path in (data, *data.rglob("*")) if path.stat().st_mode & 0o077]
-    assert not others, f"What the server keeps should be its user's alone; others can reach {others}."
+    assert not others, (
+        f"What the server keeps should be its user's alone; others can reach {others}."
+    )
 
 
 @pytest.mark.parametrize("part", ["manifest", "base", "incr", "nothing"])
@@ -79,10 +84,12 @@ def test_servers_of_terminals_ports_and_clones(checkout, clone):
     (checkout.data.parent / "6379.bak").mkdir()
     checkout.make("stop", "is stopped")
     checkout.make("stop", "No Redis of ours")
-    left = [answers(port) for port in ports]
-    assert left == [False, True, True], f"With REDIS_PORT, the server there alone should end; {left} answer."
+    left = [is_serving(port) for port in ports]
+    assert left == [False, True, True], (
+        f"With REDIS_PORT, the server there alone should end; {left} answer."
+    )
     checkout.make("stop REDIS_PORT=")
-    assert not any(map(answers, ports)), "Without, the servers on all ports should end."
+    assert not any(map(is_serving, ports)), "Without, the servers on all ports should end."
 
 
 def test_killed_server_loses_at_most_the_message_on_its_way(checkout, turn):
@@ -111,4 +118,6 @@ def test_killed_server_loses_at_most_the_message_on_its_way(checkout, turn):
     wrong = [(i, meta) for i, meta in enumerate(metas) if meta.get("result") != 2 * i]
     left, shown = checkout.redis.hlen("unacked"), worker.text()[-3000:]
     assert len(wrong) <= 2, f"Of 1000 tasks one may be lost and one fail, and not {wrong}:\n{shown}"
-    assert worker.processes() and not left, f"The worker should be up, and have none of {left} left:\n{shown}"
+    assert worker.processes() and not left, (
+        f"The worker should be up, and have none of {left} left:\n{shown}"
+    )

@@ -7,7 +7,8 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from course import PROGRAMS, ROOT, STACK
+from course.chapters import ROOT
+from course.environment import PROGRAMS, STACK
 
 # Our own, where none is on PATH: it need not be installed for each test.
 UV = [".course/uv"] if (ROOT / ".course" / "uv").exists() else []
@@ -16,7 +17,9 @@ UV = [".course/uv"] if (ROOT / ".course" / "uv").exists() else []
 def is_whole(checkout):
     """Fail unless a worker's environment is there, and nothing half built beside."""
     python = checkout.folder / PROGRAMS.parent.name / "bin" / "python"
-    assert not subprocess.call([python, "-c", "import celery, loguru"]), "The environment should be whole."
+    assert not subprocess.call([python, "-c", "import celery, loguru"]), (
+        "The environment should be whole."
+    )
     left = [path.name for path in (checkout.folder / ".course").glob("*.[0-9]*")]
     assert not left, f"Nothing half built should be left, there is {left}."
 
@@ -34,10 +37,17 @@ def test_interrupted_set_up_is_finished_by_the_next(clone, turn):
 
 def test_two_set_ups_at_once_with_an_old_uv_on_path(clone, tmp_path):
     checkout, old = clone(*UV), tmp_path / "uv"
-    old.write_text('#!/bin/sh\necho warning: unknown >&2\n[ "$*" = "cache dir" ] || touch "$0.used"\n')
+    old.write_text(
+        '#!/bin/sh\necho warning: unknown >&2\n[ "$*" = "cache dir" ] || touch "$0.used"\n'
+    )
     old.chmod(0o755)
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda _: checkout.make("setup", PATH=f"{tmp_path}:{checkout.env['PATH']}"), range(2)))
+        list(
+            pool.map(
+                lambda _: checkout.make("setup", PATH=f"{tmp_path}:{checkout.env['PATH']}"),
+                range(2),
+            )
+        )
     assert not (tmp_path / "uv.used").exists(), "The old uv should install nothing."
     is_whole(checkout)
 
@@ -72,7 +82,9 @@ def test_python_is_missing(clone, tmp_path):
 
 
 def test_folder_is_not_ours_to_write(clone, tmp_path):
-    run = "exec" if os.geteuid() else "setpriv --bounding-set=-all"  # root without its rights, on Linux
+    run = (
+        "exec" if os.geteuid() else "setpriv --bounding-set=-all"
+    )  # root without its rights, on Linux
     (tmp_path / "make").write_text(f'#!/bin/sh\n{run} {shutil.which("make")} "$@"\n')
     (tmp_path / "make").chmod(0o755)
     for linked, command, sentence in (

@@ -8,7 +8,9 @@ import sys
 import time
 
 import pytest
-from course import STACK, URLS, wait_until
+
+from course.environment import STACK, URLS
+from course.waiting import wait_until
 
 
 def test_worker_of_another_chapter_is_up(checkout):
@@ -45,7 +47,9 @@ def test_messages_wait(checkout):
         checkout.gives(result, 2 * i)
     worker.kill()
     checkout.redis.lpush("celery", "not JSON", "[" * 100_000, *["{}"] * 1198)
-    checkout.terminal("make chapter-2-worker").expect("100 unreadable, 1100 more; an unreadable message")
+    checkout.terminal("make chapter-2-worker").expect(
+        "100 unreadable, 1100 more; an unreadable message"
+    )
 
 
 @pytest.mark.parametrize(
@@ -68,7 +72,9 @@ def test_malformed_message_ends_no_worker_one_or_all(checkout, part, malformed, 
         worker = checkout.terminal("make chapter-2-worker")
         worker.expect("Traceback")
         worker.ends()
-        assert checkout.redis.llen("celery") == ends, f"A worker should end with {ends} messages left."
+        assert checkout.redis.llen("celery") == ends, (
+            f"A worker should end with {ends} messages left."
+        )
     if ends == 2:
         checkout.make("chapter-2-purge ARGS=-f", "messages from 1 known task queue")
         result = checkout.add(4, 4)
@@ -100,7 +106,9 @@ def test_something_else_listens(checkout):
         checkout.make("chapter-1-worker", refusal, fails=True)
         url = f"CELERY_BROKER_URL=redis://127.0.0.1:{checkout.port}/0"
         checkout.make(f"chapter-1-worker {url}", f"No Redis answers at {url}", fails=True)
-    web = checkout.terminal(f"{shlex.quote(sys.executable)} -m http.server --bind 127.0.0.1 {checkout.port}")
+    web = checkout.terminal(
+        f"{shlex.quote(sys.executable)} -m http.server --bind 127.0.0.1 {checkout.port}"
+    )
     web.expect("Serving HTTP")
     checkout.make("chapter-1-worker", refusal, fails=True)
 
@@ -108,10 +116,19 @@ def test_something_else_listens(checkout):
 @pytest.mark.parametrize(
     "command, sentence",
     [
-        ("CONFIG SET requirepass secret", "wants a password: set CELERY_BROKER_URL and CELERY_RESULT_"),
-        ("REPLICAOF 127.0.0.1 1", "refuses writes (You can't write against a read only replica.): set"),
+        (
+            "CONFIG SET requirepass secret",
+            "wants a password: set CELERY_BROKER_URL and CELERY_RESULT_",
+        ),
+        (
+            "REPLICAOF 127.0.0.1 1",
+            "refuses writes (You can't write against a read only replica.): set",
+        ),
         ("CONFIG SET maxmemory 1", "command not allowed when used memory > 'maxmemory'.): set"),
-        ("CONFIG SET min-replicas-to-write 1", "refuses writes (NOREPLICAS Not enough good replicas"),
+        (
+            "CONFIG SET min-replicas-to-write 1",
+            "refuses writes (NOREPLICAS Not enough good replicas",
+        ),
     ],
 )
 def test_server_refuses(checkout, command, sentence):
@@ -126,7 +143,9 @@ def test_server_refuses(checkout, command, sentence):
 
 
 def test_mistake_in_the_code(checkout):
-    (checkout.folder / "chapters" / "3-project-tree" / "tasks" / "math.py").write_text("def add(x, y:")
+    (checkout.folder / "chapters" / "3-project-tree" / "tasks" / "math.py").write_text(
+        "def add(x, y:"
+    )
     checkout.edit("2-configuration/celeryconfig.py", "redis://", "redsi://")
     checkout.edit("1-first-steps/tasks.py", "redis://127.0.0.1:6379", "redis://127.0.0.1:1")
     errors = ("No Redis answers at broker_url", "No such transport: redsi", "SyntaxError")
@@ -140,10 +159,19 @@ def test_mistake_in_the_code(checkout):
 @pytest.mark.parametrize(
     "command, sentence",
     [
-        ("chapter-99-worker", "There is no chapter 99: the chapters are 1-first-steps, 2-configuration, 3"),
-        ("chapter-3-beat", "has nothing for beat: chapters/8-periodic-tasks is the first that has."),
+        (
+            "chapter-99-worker",
+            "There is no chapter 99: the chapters are 1-first-steps, 2-configuration, 3",
+        ),
+        (
+            "chapter-3-beat",
+            "has nothing for beat: chapters/8-periodic-tasks is the first that has.",
+        ),
         ("chapter-3-web", "has nothing for uvicorn: chapters/11-web is the first that has."),
-        ("chapter-9-flower ARGS=--port=0", "No Redis answers at CELERY_BROKER_URL=redis://127.0.0.1:"),
+        (
+            "chapter-9-flower ARGS=--port=0",
+            "No Redis answers at CELERY_BROKER_URL=redis://127.0.0.1:",
+        ),
         ("chapter-9-flower ARGS=--port=70000", "Port 70000 is taken or not allowed: try another"),
         ("chapter-08-diff", "There is no chapter 08: "),
         ("chapter-2-configuration-worker", "There is no chapter 2-configuration: "),
@@ -151,9 +179,18 @@ def test_mistake_in_the_code(checkout):
         ("chapter-1-worker REDIS_PORT=abc", "REDIS_PORT=abc is no port: "),
         ("stop REDIS_PORT=70000", "REDIS_PORT=70000 is no port: "),
         ("setup STACK=newest", 'There is no stack "newest": '),
-        ("chapter-1-worker CELERY_BROKER_URL=redis://127.0.0.1:1/0", "No Redis answers at CELERY_BROKER_URL"),
-        ("chapter-1-worker CELERY_BROKER_URL=redis://no.invalid/0", "No Redis answers at CELERY_BROKER_URL"),
-        ("chapter-1-worker CELERY_BROKER_URL=redis://x:y/0", "No Redis answers at CELERY_BROKER_URL"),
+        (
+            "chapter-1-worker CELERY_BROKER_URL=redis://127.0.0.1:1/0",
+            "No Redis answers at CELERY_BROKER_URL",
+        ),
+        (
+            "chapter-1-worker CELERY_BROKER_URL=redis://no.invalid/0",
+            "No Redis answers at CELERY_BROKER_URL",
+        ),
+        (
+            "chapter-1-worker CELERY_BROKER_URL=redis://x:y/0",
+            "No Redis answers at CELERY_BROKER_URL",
+        ),
     ],
 )
 def test_mistyped_command(checkout, command, sentence):
@@ -163,8 +200,12 @@ def test_mistyped_command(checkout, command, sentence):
 
 def test_suite_in_awkward_folders(checkout):
     (checkout.folder / "a folder").mkdir()
-    checkout.make("chapter-1-test ARGS='-n 0 -k add'", " passed", TMPDIR=str(checkout.folder / "a folder"))
-    assert not list(checkout.folder.rglob("ran")), "No part of the folder's name should be run as a command."
+    checkout.make(
+        "chapter-1-test ARGS='-n 0 -k add'", " passed", TMPDIR=str(checkout.folder / "a folder")
+    )
+    assert not list(checkout.folder.rglob("ran")), (
+        "No part of the folder's name should be run as a command."
+    )
     checkout.make("--dry-run setup", "setup.sh latest", STACK="latest")
 
 
@@ -193,7 +234,9 @@ def test_what_a_stop_does_to_a_task(checkout, stop, turn):
         worker.sendcontrol("c")
     worker.ends()
     kept = checkout.redis.llen("celery") + checkout.redis.hlen("unacked")
-    assert kept == 1 or checkout.redis.keys("celery-task-meta-*"), "The task should be kept or done."
+    assert kept == 1 or checkout.redis.keys("celery-task-meta-*"), (
+        "The task should be kept or done."
+    )
     checkout.worker(2)
     if stop != "closed terminal":  # its message waits for the visibility timeout
         checkout.gives(task, 8)
@@ -232,9 +275,13 @@ def test_ctrl_c_while_it_starts(checkout, turn):
         time.sleep(seconds)
         terminal.sendcontrol("c")
         terminal.ends()
-        assert "Traceback" not in terminal.text(), f"Ctrl-C should show no traceback:\n{terminal.text()}"
+        assert "Traceback" not in terminal.text(), (
+            f"Ctrl-C should show no traceback:\n{terminal.text()}"
+        )
 
-    with socket.create_server(("127.0.0.1", checkout.port)):  # silent, which takes two seconds to notice
+    with socket.create_server(
+        ("127.0.0.1", checkout.port)
+    ):  # silent, which takes two seconds to notice
         interrupted("make redis", 1)
     for _ in range(3):
         interrupted("make chapter-2-worker", random.uniform(0, 0.8), "Redis: ")

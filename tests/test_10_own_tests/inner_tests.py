@@ -47,7 +47,9 @@ def test_a_worker_looks_once_a_second_and_takes_from_its_queues_alone():
             enter_request.delay("left over", 1).get(timeout=1)
         begin = time.monotonic()
     assert time.monotonic() - begin > 0.3  # its stop, when nothing tells it
-    app.amqp.queues.select_add("ledger")  # which the worker has left out, for its app and so for the next one
+    app.amqp.queues.select_add(
+        "ledger"
+    )  # which the worker has left out, for its app and so for the next one
 
 
 def test_a_message_that_waits_is_run_for_a_later_test(monkeypatch, request):
@@ -91,7 +93,9 @@ def test_eager_mode_writes_arguments_as_json_and_not_results(eager, monkeypatch)
 
 def test_eager_mode_ignores_a_queue_a_countdown_and_an_expiry(eager):
     begin = time.monotonic()
-    assert enter_request.apply_async(("pay", 1), queue="leger", countdown=60, expires=-1).get() == 1.0
+    assert (
+        enter_request.apply_async(("pay", 1), queue="leger", countdown=60, expires=-1).get() == 1.0
+    )
     assert time.monotonic() - begin < 30
 
 

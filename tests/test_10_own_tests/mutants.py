@@ -43,7 +43,10 @@ class Outcome:
         if report.failed:
             crash = getattr(report.longrepr, "reprcrash", None)
             lines = (crash.message if crash else report.longreprtext).splitlines() or [""]
-            self.note(report.nodeid, next((line[2:].strip() for line in lines if line[:2] == "E "), lines[0]))
+            self.note(
+                report.nodeid,
+                next((line[2:].strip() for line in lines if line[:2] == "E "), lines[0]),
+            )
             os._exit(1)  # and wait for no worker
         if report.when == "call" and report.passed:
             self.passed.append(report.nodeid)

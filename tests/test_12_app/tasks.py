@@ -62,7 +62,11 @@ def note(id, text):
 @app.task(name="two.request", bind=True)
 def request(self):
     """Tell what the task knows of its message, in the first run and after a retry."""
-    known = [self.request.delivery_info["redelivered"], self.request.headers, self.request.get("tenant")]
+    known = [
+        self.request.delivery_info["redelivered"],
+        self.request.headers,
+        self.request.get("tenant"),
+    ]
     if not self.request.retries:
         print(f"first {known}")
         raise self.retry(countdown=0)

@@ -14,8 +14,8 @@ from pygments.lexers import TextLexer, find_lexer_class_for_filename
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from course import BEFORE, CHAPTERS, ROOT, number_of
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from course.chapters import CHAPTERS, PREVIOUS, ROOT, number_of
 
 html_title = "Celery, one refactor at a time"
 
@@ -38,10 +38,16 @@ html_show_sphinx = False
 if REPOSITORY := os.environ.get("GITHUB_REPOSITORY"):
     html_baseurl = "https://{}.github.io/{}/".format(*REPOSITORY.split("/"))
 pygments_dark_style = "a11y-high-contrast-dark"
-GREEN = ["color-brand-primary", "color-brand-content", "color-brand-visited", "color-link-underline"]
+GREEN = [
+    "color-brand-primary",
+    "color-brand-content",
+    "color-brand-visited",
+    "color-link-underline",
+]
 html_theme_options = {
     "light_css_variables": dict.fromkeys(GREEN, "#2b6419") | {"error": "#b30000", "inverted": "0"},
-    "dark_css_variables": dict.fromkeys(GREEN, "#9bd17f") | {"error": "#ff8a80", "inverted": "0.93"},
+    "dark_css_variables": dict.fromkeys(GREEN, "#9bd17f")
+    | {"error": "#ff8a80", "inverted": "0.93"},
 }
 
 # What is typed is copied, without the prompt; a log, a list, a difference and ^C are for reading.
@@ -51,7 +57,13 @@ copybutton_prompt_is_regexp = True
 
 # Narrow, for phones.
 DIAGRAMS = {
-    "sequence": {"wrap": True, "width": 110, "actorMargin": 20, "diagramMarginX": 5, "mirrorActors": False},
+    "sequence": {
+        "wrap": True,
+        "width": 110,
+        "actorMargin": 20,
+        "diagramMarginX": 5,
+        "mirrorActors": False,
+    },
     "flowchart": {"rankSpacing": 35, "nodeSpacing": 25, "padding": 8, "wrappingWidth": 300},
 }
 # What keyboards and screen readers miss in Furo's pages. The lists of pages and headings come after the text, for keyboards.
@@ -60,16 +72,22 @@ REPAIRS = {
     '<aside class="toc-drawer': '<aside aria-label="This page" class="toc-drawer',
     '<div id="search-results">': '<h1>Search</h1><div id="search-results">',
 }
-DRAWER = re.compile(r'( *<aside class="sidebar-drawer")(>.*?</aside>\n)(.*</aside>\n  </div>\n)', re.DOTALL)
+DRAWER = re.compile(
+    r'( *<aside class="sidebar-drawer")(>.*?</aside>\n)(.*</aside>\n  </div>\n)', re.DOTALL
+)
 # What a chapter has, in the order of the links above it.
 VIEWS = {"README": "Lesson", "difference": "What changed", "files": "Files"}
 
 
 def git(*command, folder=ROOT):
     command = ["git", "-C", folder, "-c", "core.quotePath=off", *command]
-    run = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
+    run = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if run.returncode:
-        sys.exit("The site is made from what git has: build it in a clone, with every chapter committed.")
+        sys.exit(
+            "The site is made from what git has: build it in a clone, with every chapter committed."
+        )
     return run.stdout
 
 
@@ -77,7 +95,11 @@ def files(chapter):
     """Return the paths of the files that git has or would add, without the lesson."""
     folder = ROOT / "chapters" / chapter
     command = ["ls-files", "--cached", "--others", "--exclude-standard", "--", ".", ":!README.md"]
-    return [Path(name) for name in git(*command, folder=folder).splitlines() if (folder / name).is_file()]
+    return [
+        Path(name)
+        for name in git(*command, folder=folder).splitlines()
+        if (folder / name).is_file()
+    ]
 
 
 class Blocks(SphinxTransform):
@@ -117,7 +139,9 @@ class Blocks(SphinxTransform):
 
     def page_of(self, path):
         """Return the place of a chapter's file on the page of its files."""
-        page = self.app.builder.get_relative_uri(self.env.docname, f"chapters/{path.parts[1]}/files")
+        page = self.app.builder.get_relative_uri(
+            self.env.docname, f"chapters/{path.parts[1]}/files"
+        )
         return f"{page}#{nodes.make_id('/'.join(path.parts[2:]))}"
 
     def lead_to_page(self, link):
@@ -139,11 +163,17 @@ def growth():
     """Return a tree of each chapter's files, side by side, in which what is new stands out."""
     strip, before = "", {}
     for chapter in CHAPTERS:
-        paths = dict.fromkeys(path for name in files(chapter) for path in (*name.parents[::-1], name))
+        paths = dict.fromkeys(
+            path for name in files(chapter) for path in (*name.parents[::-1], name)
+        )
         strip += "<pre>"
         for path in paths:
             name = path.name or chapter
-            strip += "  " * len(path.parts) + (name if path in before else f"<strong>{name}</strong>") + "\n"
+            strip += (
+                "  " * len(path.parts)
+                + (name if path in before else f"<strong>{name}</strong>")
+                + "\n"
+            )
         strip, before = f"{strip}</pre>", paths
     return f'<div class="growth" tabindex="0" role="region" aria-label="Files of the chapters">{strip}</div>'
 
@@ -157,7 +187,9 @@ def read(app, page, source):
     # The badges are for the repository's own page.
     text = re.sub(r"^\[!\[.*\n\n", "", source[0], flags=re.MULTILINE)
     if REPOSITORY:
-        text = text.replace("this repository", f"[this repository](https://github.com/{REPOSITORY})")
+        text = text.replace(
+            "this repository", f"[this repository](https://github.com/{REPOSITORY})"
+        )
     lists = re.findall(r"^### (.+)\n([^#]*)", text, re.MULTILINE)
     lists = {part: re.findall(r"\((chapters/\d[^)]*)\.md\)", rows) for part, rows in lists}
     text += f"\n## How the app grows\n\nWhat is new in a chapter is in bold.\n\n{growth()}\n"
@@ -171,7 +203,13 @@ def changes(chapter):
     """Yield a name, a remark and the difference of each file that changed since the chapter before, as git has it."""
     # Whatever the user of git has set.
     options = ["diff", "-M", "--no-color", "--no-ext-diff", "--src-prefix=a/", "--dst-prefix=b/"]
-    trees = [f"HEAD:chapters/{BEFORE[chapter]}", f"HEAD:chapters/{chapter}", "--", ".", ":!README.md"]
+    trees = [
+        f"HEAD:chapters/{PREVIOUS[chapter]}",
+        f"HEAD:chapters/{chapter}",
+        "--",
+        ".",
+        ":!README.md",
+    ]
     for text in re.split("^diff --git ", git(*options, *trees), flags=re.MULTILINE)[1:]:
         head, mark, hunks = text.partition("\n@@ ")
         names = dict.fromkeys(re.match("a/(.+) b/(.+)", head).groups())
@@ -192,7 +230,7 @@ def code_pages(app):
     for chapter in CHAPTERS:
         lesson = app.env.titles[f"chapters/{chapter}/README"].astext()
         views = [("files", f"chapters/{chapter}", contents)]
-        if chapter in BEFORE:
+        if chapter in PREVIOUS:
             views.append(("difference", f"make chapter-{number_of(chapter)}-diff", changes))
         for view, where, sections in views:
             title, toc = f"{lesson}: {VIEWS[view].lower()}", ""
@@ -206,7 +244,11 @@ def code_pages(app):
                     body += f'<div class="highlight-{language}">{code}</div>'
                 body += "</section>"
             toc = f'<ul><li><a href="#">{title}</a><ul>{toc}</ul></li></ul>'
-            yield f"chapters/{chapter}/{view}", {"title": title, "body": body, "toc": toc}, "page.html"
+            yield (
+                f"chapters/{chapter}/{view}",
+                {"title": title, "body": body, "toc": toc},
+                "page.html",
+            )
 
 
 def surround(app, page, template, context, doctree):
@@ -218,10 +260,12 @@ def surround(app, page, template, context, doctree):
     if chapter in CHAPTERS:
         links = ""
         for name, text in VIEWS.items():
-            if name != "difference" or chapter in BEFORE:
+            if name != "difference" or chapter in PREVIOUS:
                 current = ' aria-current="page"' if name == view else ""
                 links += f'<a href="{name}.html"{current}>{text}</a>'
-        context["body"] = f'<nav class="views" aria-label="This chapter">{links}</nav>{context["body"]}'
+        context["body"] = (
+            f'<nav class="views" aria-label="This chapter">{links}</nav>{context["body"]}'
+        )
         # Furo looks for a document's headings.
         context["furo_hide_toc"] &= bool(doctree)
     if doctree and context["pageurl"]:
@@ -229,7 +273,9 @@ def surround(app, page, template, context, doctree):
         about["description"] = doctree.next_node(nodes.paragraph).astext()
         about["image"] = f"{app.config.html_baseurl}_static/card.png"
         for name, text in about.items():
-            context["metatags"] += f'<meta property="og:{name}" content="{escape(" ".join(text.split()))}">\n'
+            context["metatags"] += (
+                f'<meta property="og:{name}" content="{escape(" ".join(text.split()))}">\n'
+            )
 
 
 def repair(app, failure):

@@ -10,13 +10,18 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
-from course import CHAPTERS, ROOT
 from playwright.sync_api import sync_playwright
+
+from course.chapters import CHAPTERS, ROOT
 
 PAGES = ROOT / ".course/site-pages"
 # Answered from the folder, without a network.
 SITE = "http://localhost/"
-NAMES = [str(path.relative_to(PAGES)) for path in sorted(PAGES.rglob("*.html")) if path.name != "index.html"]
+NAMES = [
+    str(path.relative_to(PAGES))
+    for path in sorted(PAGES.rglob("*.html"))
+    if path.name != "index.html"
+]
 LESSONS = [f"chapters/{chapter}/README.html" for chapter in CHAPTERS]
 CHROME_ON_A_MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", CHROME_ON_A_MAC]
@@ -45,7 +50,9 @@ def page(request, browser):
 
     page.route("**", answer)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.on(
+        "console", lambda message: wrong.append(message.text) if message.type == "error" else None
+    )
     page.on("pageerror", lambda error: wrong.append(str(error)))
     yield page
     page.close()
@@ -70,7 +77,10 @@ def test_page_is_sound(page, name):
     found = Axe().run(page)
     assert not found.violations_count, found.generate_report()
     for picture in page.locator(".diagram").all():
-        assert picture.locator("svg > title").text_content() and picture.locator("svg > desc").text_content()
+        assert (
+            picture.locator("svg > title").text_content()
+            and picture.locator("svg > desc").text_content()
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -104,16 +114,22 @@ def test_keyboard_comes_to_the_lesson_soon(page):
     page.goto(LESSONS[0])
     for _ in range(4):
         page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.closest('article') != null"), "Four stops should be enough."
+    assert page.evaluate("document.activeElement.closest('article') != null"), (
+        "Four stops should be enough."
+    )
 
 
 @pytest.mark.parametrize("word, found", [("chord", True), ("changed", True), ("sybil", False)])
 def test_search_finds_what_is_for_learners(page, word, found):
     page.goto(f"search.html?q={word}")
     page.get_by_text(re.compile("Search finished|did not match")).wait_for()
-    links = page.locator("#search-results li a").evaluate_all("all => all.map(each => each.pathname)")
+    links = page.locator("#search-results li a").evaluate_all(
+        "all => all.map(each => each.pathname)"
+    )
     assert bool(links) == found
-    assert all(re.search(r"/README\.html|^/docs/|^/chapters/[^/]+\.html", link) for link in links), links
+    assert all(
+        re.search(r"/README\.html|^/docs/|^/chapters/[^/]+\.html", link) for link in links
+    ), links
 
 
 def test_previous_and_next_lead_through_lessons():
@@ -132,7 +148,17 @@ def test_what_is_missing_fails_the_build(tmp_path):
     shutil.copytree(ROOT, top, ignore=shutil.ignore_patterns(".venv*", ".course", "my"))
     with (top / "chapters/1-first-steps/README.md").open("a") as lesson:
         lesson.write("\n[a](none.md) ![a](none.png) [a](/CONTRIBUTING.md#none)\n")
-    command = [sys.executable, "-m", "sphinx", "-q", "-W", "-c", "tools/site", ".", tmp_path / "pages"]
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-W",
+        "-c",
+        "tools/site",
+        ".",
+        tmp_path / "pages",
+    ]
     built = subprocess.run(command, cwd=top, capture_output=True, text=True, check=False)
     assert built.returncode == 1
     assert all(name in built.stderr for name in ("'none.md'", "none.png", "'none'")), built.stderr

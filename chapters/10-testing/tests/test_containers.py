@@ -20,7 +20,9 @@ from pytest_docker_tools import container, fxtr
 IMAGE = os.environ.get("TEST_IMAGE", "")
 APP = Path(__file__).parent.parent
 ENTER = "tasks.ledger.enter_request"
-pytestmark = pytest.mark.skipif(not IMAGE, reason="needs Docker, and an image that TEST_IMAGE names")
+pytestmark = pytest.mark.skipif(
+    not IMAGE, reason="needs Docker, and an image that TEST_IMAGE names"
+)
 
 
 class WorkerContainer(CeleryWorkerContainer):

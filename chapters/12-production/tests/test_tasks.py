@@ -78,7 +78,8 @@ def test_a_set_is_refused():
 
 
 @pytest.mark.parametrize(
-    "task, queue", [(add_request, "celery"), (enter_request, "ledger"), (interest_request, "ledger")]
+    "task, queue",
+    [(add_request, "celery"), (enter_request, "ledger"), (interest_request, "ledger")],
 )
 def test_each_task_has_its_queue(task, queue):
     assert app.amqp.router.route({}, task.name)["queue"].name == queue

@@ -3,4 +3,11 @@
 from tasks.ledger import enter_request
 from tasks.math import add_request, divide_request, mul_request, sub_request, xsum_request
 
-__all__ = ["add_request", "divide_request", "enter_request", "mul_request", "sub_request", "xsum_request"]
+__all__ = [
+    "add_request",
+    "divide_request",
+    "enter_request",
+    "mul_request",
+    "sub_request",
+    "xsum_request",
+]

@@ -1,7 +1,5 @@
 """Check a learner's attempt step by step, in the lesson's order, up to the first step that fails.
 
-usage: check.py NUMBER [hint | watch]
-
 The steps are the tests that are marked `step`. pytest runs them in a process of its own, where this file is a plugin that
 reports on a pipe; whatever the attempt does to that process, the one here survives and says so.
 """
@@ -14,18 +12,13 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection, Pipe
-from pathlib import Path
+from multiprocessing.connection import Pipe
 
-sys.path.append(str(Path(__file__).resolve().parent.parent / "tools"))
-import course
+from course import import_probe
+from course.chapters import CHAPTERS, ROOT, display_path, find_chapter, find_folder, number_of
+from course.environment import APP, PROGRAMS, environment
 
 SECONDS = 10  # that a step may take, and so may importing the files
-# Imports modules, and leaves with a status that no code of an attempt has by chance. Late, it says where it stands.
-IMPORT = f"""import faulthandler, importlib, os, signal, sys
-signal.alarm({2 * SECONDS}); faulthandler.dump_traceback_later({SECONDS}, exit=True)
-[importlib.import_module(name) for name in sys.argv[1:]]
-os._exit(66)"""
 COLOURS = {"✓": 32, "✗": 31, "·": 2}
 
 
@@ -52,20 +45,27 @@ def import_problem(folder, chapter):
         for path in paths
         if path.parts[0].removesuffix(".py") in tops and not re.search(r"(^|/)(\.|test)", str(path))
     }
-    if course.APP not in {name.partition(".")[0] for name in names}:
-        wanted, there = next(chapter.glob(f"{course.APP}*")).name, ", ".join(map(str, paths[:3]))
+    if APP not in {name.partition(".")[0] for name in names}:
+        wanted, there = next(chapter.glob(f"{APP}*")).name, ", ".join(map(str, paths[:3]))
         return f"This folder should have {wanted}; it has {there or 'nothing yet'}."
-    words = [course.PROGRAMS / "python", "-c", IMPORT, *sorted(names, key=lambda name: name.count("."))]
-    env = course.environment("redis://127.0.0.1:1/0")
+    words = [
+        PROGRAMS / "python",
+        import_probe.__file__,
+        str(SECONDS),
+        *sorted(names, key=lambda name: name.count(".")),
+    ]
+    env = environment("redis://127.0.0.1:1/0")
     with started(*words, stderr=subprocess.PIPE, cwd=folder, env=env) as python:
         # However much it prints, the end is what counts.
-        tail = subprocess.Popen(["tail", "-c", "40000"], stdin=python.stderr, stdout=subprocess.PIPE)
+        tail = subprocess.Popen(
+            ["tail", "-c", "40000"], stdin=python.stderr, stdout=subprocess.PIPE
+        )
         status = python.wait()
     said = tail.communicate()[0].decode(errors="replace")
     late = status == -signal.SIGALRM or "\nTimeout (0:" in f"\n{said}"
     places = re.findall(rf'File "{re.escape(str(folder))}/(.+?)", line (\d+)', said)
     place = "{}, line {}: ".format(*places[0 if late else -1]) if places else ""
-    if status == 66:
+    if status == import_probe.IMPORTED:
         return ""
     if late:
         return f"{place}importing this should finish within {SECONDS} seconds, and didn't: does it loop, or wait?"
@@ -92,19 +92,29 @@ def show(mark, text, sentence=""):
     print(f" {shown} {text}", *sentence.splitlines()[:1], sep="\n      ", flush=True)
 
 
-def main(number, hint):
-    begin, folder = time.monotonic(), course.folder(number, "my")
-    lesson = course.ROOT / "chapters" / course.chapter(number) / "README.md"
-    text, short = lesson.read_text(), course.short(folder)
+def main(number, verb=""):
+    begin, folder = time.monotonic(), find_folder(number, "my")
+    lesson = ROOT / "chapters" / find_chapter(number) / "README.md"
+    text, short = lesson.read_text(), display_path(folder)
     print(f"{text.partition(chr(10))[0].removeprefix('# ')} · {short}\n", flush=True)
-    told = f"`import {course.APP}` in make chapter-{number}-shell DIR={short} shows all that Python says"
+    told = f"`import {APP}` in make chapter-{number}-shell DIR={short} shows all that Python says"
     steps, done = [("the files can be imported", "your-turn", told)], 0
     reader, writer = Pipe(duplex=False)
     pipe = writer.fileno()
     # redis 3.2 imports distutils, and setuptools' takes longer than Python's.
     env = os.environ | {"DIR": str(folder), "SETUPTOOLS_USE_DISTUTILS": "stdlib"}
     # The steps get ready while the files are imported for a first time. What they have started, the reaper ends.
-    with started(sys.executable, __file__, number, str(pipe), env=env, pass_fds=[pipe]):
+    with started(
+        sys.executable,
+        "-m",
+        "course",
+        "steps",
+        number,
+        str(pipe),
+        cwd=ROOT,
+        env=env,
+        pass_fds=[pipe],
+    ):
         writer.close()
         for found in reports(reader, folder, lesson.parent):
             if isinstance(found, list):
@@ -124,62 +134,24 @@ def main(number, hint):
     compare = f"make chapter-{number}-diff DIR={short}"
     if left:
         own = "" if short == f"my/{lesson.parent.name}" else f" DIR={short}"
-        print(f"lesson   {lesson.relative_to(course.ROOT)}#{left[0][1]}")
-        print(f"hint     {left[0][2] if hint else f'make chapter-{number}-hint{own}'}")
+        print(f"lesson   {lesson.relative_to(ROOT)}#{left[0][1]}")
+        hint = left[0][2] if verb == "hint" else f"make chapter-{number}-hint{own}"
+        print(f"hint     {hint}")
         print(f"compare  {compare}")
         sys.exit(1)
     print("\nYou now know:\n")
     print(text.partition("## What you now know\n")[2].partition("\n## ")[0].strip())
     print(f"\nCompare: {compare}")
-    after = [each for each in map(course.number_of, course.CHAPTERS) if each > int(number)]
+    after = [each for each in map(number_of, CHAPTERS) if each > int(number)]
     print(f"Next: make chapter-{after[0]}-start" if after else "That was the last chapter.")
-
-
-class Steps:
-    """The plugin."""
-
-    def __init__(self, pipe):
-        self.send, self.last = Connection(pipe, readable=False).send, {}
-
-    def pytest_collection_modifyitems(self, items):
-        steps = {}
-        items[:] = [item for item in items if item.get_closest_marker("step")]
-        for item in items:
-            text, anchor = item.get_closest_marker("step").args
-            steps[text] = (anchor, " ".join(item.function.__doc__.split()))
-            self.last[text] = item.nodeid
-        self.send([(f"{at}. {text}", *steps[text]) for at, text in enumerate(steps, 1)])
-
-    def pytest_runtest_logreport(self, report):
-        if report.failed:
-            self.send(str(report.longrepr)[:1000])
-        elif report.when == "call" and report.nodeid in self.last.values():
-            self.send("")
-
-
-def steps(number, pipe):
-    import pytest
-
-    os.chdir(course.ROOT)
-    options = ["-s", "-o", "addopts=", "--assert=plain", "-x", f"--chapter={number}"]
-    options += [f"-pno:{plugin}" for plugin in ("valkey", "xdist", "cacheprovider", "terminal")]
-    sys.exit(pytest.main(options, plugins=[Steps(int(pipe))]))
 
 
 def watch(number, _):
     import watchfiles
 
     logging.disable()  # it would tell of each process
-    folder = os.environ["DIR"] = str(course.folder(number, "my"))
+    folder = os.environ["DIR"] = str(find_folder(number, "my"))
     command = f"'{sys.executable}' '{__file__}' {number}"
     how = {"target": command, "target_type": "command", "watch_filter": watchfiles.PythonFilter()}
     # Where the folder is gone, the callback ends this with a sentence.
-    watchfiles.run_process(folder, callback=lambda _: print() or course.folder(number, "my"), **how)
-
-
-if __name__ == "__main__":
-    number, verb = [*sys.argv[1:], ""][:2]
-    try:
-        (watch if verb == "watch" else steps if verb.isdigit() else main)(number, verb)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    watchfiles.run_process(folder, callback=lambda _: print() or find_folder(number, "my"), **how)

@@ -16,21 +16,24 @@ import subprocess
 import sys
 from pathlib import Path
 
-import course
-import forked
-import server
 from celery import _state
 from celery.app.utils import find_app
 from celery.result import AsyncResult
-from course import NOT_CODE, environment, free_port, short, wait_until
-from grading import described
 from pytest_celery import CeleryTestContainer, CeleryTestWorker
 from redis import StrictRedis
+from support import forked
+from support.assertions import describe
 
-TESTS = Path(__file__).resolve().parent
+from course.chapters import NOT_CODE, display_path
+from course.environment import APP, PROGRAMS, URLS, environment, free_port
+from course.server import launch_server
+from course.waiting import wait_until
+
+SUPPORT = Path(__file__).resolve().parent
+TESTS = SUPPORT.parent
 CELERYS_OWN = set(_state._on_app_finalizers)
 # A worker with any other variable is not forked: Celery reads some of them when it is imported.
-OURS = {*course.URLS, "PYTHONPATH", "SLOW_TASKS_LOOK", "SLOW_TASKS_SETTINGS", "TWO_SETTINGS"}
+OURS = {*URLS, "PYTHONPATH", "SLOW_TASKS_LOOK", "SLOW_TASKS_SETTINGS", "TWO_SETTINGS"}
 IGNORED = shutil.ignore_patterns(*NOT_CODE)
 # A result that is deleted after its server has gone would look for it, for 20 seconds.
 del AsyncResult.__del__
@@ -41,7 +44,9 @@ class Worker(CeleryTestWorker):
 
     def wait_for_log(self, log, message="", timeout=10):
         """As in pytest-celery, which looks once a second and not fifty times."""
-        assert wait_until(lambda: log in self.logs(), timeout), message or f"The worker should log {log!r}."
+        assert wait_until(lambda: log in self.logs(), timeout), (
+            message or f"The worker should log {log!r}."
+        )
 
 
 class ProcessContainer(CeleryTestContainer):
@@ -108,7 +113,7 @@ class ServerContainer(ProcessContainer):
         super().__init__(reaper, self.folder.name, self.folder / "valkey.log")
 
     def launch(self):
-        return server.launch(self.port, self.folder, databases=1000, appendonly="no")
+        return launch_server(self.port, self.folder, databases=1000, appendonly="no")
 
     def database(self, number):
         """Return one database of this server: a broker or a result backend, as far as an app can tell."""
@@ -124,7 +129,9 @@ class ServerContainer(ProcessContainer):
     @property
     def client(self):
         # redis 8 waits 5 seconds, which is too short for 10 MB on a busy machine.
-        return StrictRedis.from_url(self.celeryconfig["url"], decode_responses=True, socket_timeout=30)
+        return StrictRedis.from_url(
+            self.celeryconfig["url"], decode_responses=True, socket_timeout=30
+        )
 
 
 class WorkerProcess(ProcessContainer):
@@ -137,12 +144,22 @@ class WorkerProcess(ProcessContainer):
 
     def launch(self):
         # Its log is a file, where it would keep back what a terminal shows at once; killed, it leaves its temporary files.
-        env = environment() | {"PYTHONUNBUFFERED": "1"} | self.variables | {"TMPDIR": str(self.log.parent)}
+        env = (
+            environment()
+            | {"PYTHONUNBUFFERED": "1"}
+            | self.variables
+            | {"TMPDIR": str(self.log.parent)}
+        )
         with self.log.open("wb") as log:
             if self.forked:
                 return forked.Forked(self.reaper, self.command, self.folder, env, self.log)
-            to = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
-            command = [str(course.PROGRAMS / self.command[0]), *self.command[1:]]
+            to = {
+                "stdin": subprocess.DEVNULL,
+                "stdout": log,
+                "stderr": log,
+                "start_new_session": True,
+            }
+            command = [str(PROGRAMS / self.command[0]), *self.command[1:]]
             return subprocess.Popen(command, cwd=self.folder, env=env, **to)
 
 
@@ -165,7 +182,7 @@ class ProcessFactory:
 
     def python(self, worker):
         """Return the command of a Python prompt where the worker runs."""
-        return [str(course.PROGRAMS / "python"), "-q"]
+        return [str(PROGRAMS / "python"), "-q"]
 
 
 class AppUnderTest:
@@ -173,25 +190,31 @@ class AppUnderTest:
 
     numbers = itertools.count(1)
 
-    def __init__(self, nodes, folder, count=1, slow_tasks=False, settings=(), args=(), env=(), server=False):
+    def __init__(
+        self, nodes, folder, count=1, slow_tasks=False, settings=(), args=(), env=(), server=False
+    ):
         """Start `count` workers, which are not waited for.
 
         slow_tasks=True starts them on slow_tasks.py with these settings; args and env are added to each, and the variables
         that env sets to None are taken away; server=True gives them a server of their own.
         """
         self.nodes, self.folder, self.args, self.own = nodes, Path(folder), list(args), server
-        self.module = "slow_tasks" if slow_tasks else course.APP
+        self.module = "slow_tasks" if slow_tasks else APP
         self.database = next(self.numbers)
         self.broker = self.backend = nodes.database(self.database, own=server)
         slow = (
-            {"PYTHONPATH": str(TESTS), "SLOW_TASKS_SETTINGS": json.dumps(dict(settings))}
+            {"PYTHONPATH": str(SUPPORT), "SLOW_TASKS_SETTINGS": json.dumps(dict(settings))}
             if slow_tasks
             else {}
         )
 
         def with_urls(kind):
-            urls = dict.fromkeys(course.URLS, self.broker.celeryconfig[kind])
-            return {name: value for name, value in (urls | dict(env) | slow).items() if value is not None}
+            urls = dict.fromkeys(URLS, self.broker.celeryconfig[kind])
+            return {
+                name: value
+                for name, value in (urls | dict(env) | slow).items()
+                if value is not None
+            }
 
         # What workers are given, and the environment of a client here: in containers a server has two addresses.
         self.variables, self.env = with_urls("url"), environment() | with_urls("host_url")
@@ -202,7 +225,17 @@ class AppUnderTest:
     def add_worker(self, args=()):
         """Start one more worker; it is not waited for."""
         # The last of an option counts.
-        command = ["celery", "-A", self.module, "worker", "--loglevel=info", "-c", "2", *self.args, *args]
+        command = [
+            "celery",
+            "-A",
+            self.module,
+            "worker",
+            "--loglevel=info",
+            "-c",
+            "2",
+            *self.args,
+            *args,
+        ]
         name = f"{self.folder.name}-{self.database}-worker-{len(self.workers) + 1}"
         self.workers.append(self.nodes.worker(name, command, self.folder, self.variables))
         return self.workers[-1]
@@ -215,7 +248,7 @@ class AppUnderTest:
 
     def enter(self, monkeypatch):
         """Make the folder's modules importable, with its database in the environment; return the app."""
-        for name in {*course.URLS, "SLOW_TASKS_SETTINGS"} & self.env.keys():
+        for name in {*URLS, "SLOW_TASKS_SETTINGS"} & self.env.keys():
             monkeypatch.setenv(name, self.env[name])
         monkeypatch.chdir(self.folder)
         monkeypatch.syspath_prepend(str(self.folder))
@@ -225,7 +258,7 @@ class AppUnderTest:
             app = find_app(self.module)
             app.loader.import_default_modules()
         except (Exception, SystemExit) as error:  # noqa: BLE001  whatever the code under test raises
-            sentence = f"In {short(self.folder)}, `-A {self.module}` should find an app, and raised {described(error)}"
+            sentence = f"In {display_path(self.folder)}, `-A {self.module}` should find an app, and raised {describe(error)}"
             raise AssertionError(sentence) from None
         app.set_current()
         app.set_default()
@@ -235,7 +268,9 @@ class AppUnderTest:
         """Make Python import anew what it has of this folder."""
         for name, module in list(sys.modules.items()):
             # A package without an __init__.py has a path alone.
-            file = getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), "")
+            file = getattr(module, "__file__", None) or next(
+                iter(getattr(module, "__path__", ())), ""
+            )
             if f"{file}/".startswith(f"{self.folder}/") or name == "slow_tasks":
                 del sys.modules[name]
 

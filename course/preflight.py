@@ -1,16 +1,7 @@
-"""Become the worker of a chapter, once it is known to do no harm.
+"""The look around before a chapter's workers start.
 
-usage: worker.py NUMBER [OPTION OF celery worker...], or worker.py NUMBER up, the same look, and then workers in containers
-
-Two workers of different code on one server take each other's messages and throw them away, so this refuses to start
-the second. It says which messages wait, and what this worker will do with them. Then this process is Celery's own.
+Two workers of different code on one server take each other's messages and throw them away, so the second is refused.
 """
-
-import signal
-
-if __name__ == "__main__":
-    # Ctrl-C ends it at once and without a traceback, until Celery takes over.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import json
 import os
@@ -20,10 +11,9 @@ import time
 from collections import Counter
 from urllib.parse import quote, unquote
 
-import course
-import server
+from course.environment import APP, URLS, redis_port
 
-SECONDS = 3  # that a server has to answer in
+ANSWER_TIMEOUT = 3  # that a server has to answer in
 LOOKED_AT = 100  # messages of each queue, of those that wait
 MARK = "course:"
 
@@ -36,14 +26,14 @@ def find_app():
     try:
         from celery.app.utils import find_app
 
-        app = find_app(course.APP)
+        app = find_app(APP)
         app.loader.import_default_modules()
     except (Exception, SystemExit):  # noqa: BLE001  whatever the chapter's code raises
         app = None
-    if course.port() != 6379:
+    if redis_port() != 6379:
         # Not the result backend's where the app has none: a chapter shows what happens then.
-        for name in course.URLS if not app or app.conf.result_backend else course.URLS[:1]:
-            os.environ.setdefault(name, f"redis://127.0.0.1:{course.port()}/0")
+        for name in URLS if not app or app.conf.result_backend else URLS[:1]:
+            os.environ.setdefault(name, f"redis://127.0.0.1:{redis_port()}/0")
     return app
 
 
@@ -56,9 +46,17 @@ def connect(url, setting, variable):
 
     if not str(url).startswith(("redis://", "rediss://")) or ";" in url:
         return None
-    where = f"{variable}={url}" if os.environ.get(variable) else f"{setting}, {url} in this chapter's code,"
-    instead = f"set {course.URLS[0]} and {course.URLS[1]} to"
-    options = {"socket_timeout": SECONDS, "socket_connect_timeout": SECONDS, "max_connections": 1}
+    where = (
+        f"{variable}={url}"
+        if os.environ.get(variable)
+        else f"{setting}, {url} in this chapter's code,"
+    )
+    instead = f"set {URLS[0]} and {URLS[1]} to"
+    options = {
+        "socket_timeout": ANSWER_TIMEOUT,
+        "socket_connect_timeout": ANSWER_TIMEOUT,
+        "max_connections": 1,
+    }
     options |= {"decode_responses": True, "encoding_errors": "replace"}
     try:
         client = redis.Redis.from_url(url, **options)
@@ -86,7 +84,9 @@ def look_for_workers(app, client):
     _, clients = client.pipeline().client_setname(mark).client_list().execute()
     database = str(client.connection_pool.connection_kwargs.get("db") or 0)
     clients = [each for each in clients if each["db"] == database]
-    marked = [each["name"] for each in clients if each["name"].startswith(MARK) and each["id"] != own]
+    marked = [
+        each["name"] for each in clients if each["name"].startswith(MARK) and each["id"] != own
+    ]
     for other in set(marked) - {mark}:
         refuse(f"started in {unquote(other.removeprefix(MARK))}")
     listening = sum(each["psub"] != "0" for each in clients)
@@ -123,7 +123,9 @@ def look_at_messages(app, client, number, worker_is_up):
         counts.update(map(task_of, client.lrange(queue, -LOOKED_AT, -1)))
     if not counts:
         return
-    parts = [f"{count} of {name}" if name else f"{count} unreadable" for name, count in counts.items()]
+    parts = [
+        f"{count} of {name}" if name else f"{count} unreadable" for name, count in counts.items()
+    ]
     parts += [f"{more} more"] if more else []
     unknown = ", ".join(sorted(filter(None, counts.keys() - app.tasks.keys())))
     fates = ["this worker runs them"] if counts.keys() & app.tasks.keys() else []
@@ -147,39 +149,8 @@ def look(number):
     """Look around before workers of a chapter start; return the connection whose name marks this process as one of them."""
     app = find_app()
     if app:
-        broker = connect(app.conf.broker_url, "broker_url", course.URLS[0])
-        connect(app.conf.result_backend, "result_backend", course.URLS[1])
+        broker = connect(app.conf.broker_url, "broker_url", URLS[0])
+        connect(app.conf.result_backend, "result_backend", URLS[1])
         if broker:
             look_at_messages(app, broker, number, look_for_workers(app, broker))
         return broker
-
-
-def main(number, *options):
-    folder, up = course.folder(number), options == ("up",)
-    if up:
-        if failure := server.no_docker():
-            sys.exit(failure)
-        if folder.name in server.OWN:  # which bring a Redis of their own
-            server.up(number)
-        os.environ["REDIS"] = "docker"
-        for name in course.URLS:  # containers use the server beside them
-            os.environ.pop(name, None)
-    print(server.start(), flush=True)
-    os.chdir(folder)
-    # As where celery itself was typed: a chapter may have modules of the same names as ours.
-    sys.path[0] = str(course.PROGRAMS)
-    del sys.modules["course"], sys.modules["server"]
-    words = ["-A", course.APP, "worker", "--loglevel=info", *options]
-    sys.argv = [str(course.PROGRAMS / "celery"), *words]
-    mark = look(number)
-    if up:
-        server.up(number)
-    print("celery", *words, flush=True)
-    from celery.__main__ import main
-
-    main()
-    del mark
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

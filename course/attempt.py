@@ -1,7 +1,4 @@
-"""A learner's own attempt at a chapter: where it lies, and how it differs from the course's.
-
-usage: attempt.py start NUMBER, or diff NUMBER [OPTION OF git diff...]
-"""
+"""A learner's own attempt at a chapter: where it lies, and how it differs from the course's."""
 
 import ast
 import os
@@ -11,35 +8,49 @@ import sys
 import tempfile
 from pathlib import Path
 
-import course
-from course import BEFORE, NOT_CODE, ROOT, chapter, short
+from course.chapters import (
+    NOT_CODE,
+    PREVIOUS,
+    ROOT,
+    display_path,
+    find_chapter,
+    find_folder,
+    number_of,
+)
 
 
 def copy(source, folder):
     """Copy an app: not its lesson, nor what is hidden, compiled or written."""
-    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("README.md", *NOT_CODE), dirs_exist_ok=True)
+    shutil.copytree(
+        source, folder, ignore=shutil.ignore_patterns("README.md", *NOT_CODE), dirs_exist_ok=True
+    )
 
 
 def start(number):
     """Copy the learner's chapter before, where it passes its check, or else the course's, into a new folder."""
-    name = chapter(number)
+    name = find_chapter(number)
     folder = Path(os.environ.get("DIR") or ROOT / "my" / name).expanduser().resolve()
-    shown = short(folder)
+    shown = display_path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        sys.exit(f"{shown} isn't empty, so it is left as it is: go on there, or name a new folder with DIR=.")
+        sys.exit(
+            f"{shown} isn't empty, so it is left as it is: go on there, or name a new folder with DIR=."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         sys.exit(f"{shown} can't be made ({error.strerror}): name another folder with DIR=.")
     what = "is empty"
-    if previous := BEFORE.get(name):
+    if previous := PREVIOUS.get(name):
         source = ROOT / "my" / previous
-        check = [sys.executable, ROOT / "tests" / "check.py", str(course.number_of(previous))]
+        check = [sys.executable, "-m", "course", "check", str(number_of(previous))]
         env = {key: value for key, value in os.environ.items() if key != "DIR"}
-        if not source.is_dir() or subprocess.run(check, env=env, capture_output=True, check=False).returncode:
+        if (
+            not source.is_dir()
+            or subprocess.run(check, cwd=ROOT, env=env, capture_output=True, check=False).returncode
+        ):
             source = ROOT / "chapters" / previous
         copy(source, folder)
-        what = f"holds a copy of {short(source)}"
+        what = f"holds a copy of {display_path(source)}"
     own = "" if folder == ROOT / "my" / name else f" DIR={shown}"
     print(f"{shown} {what}. Write chapter {number} there, as chapters/{name}/README.md says.")
     print(f"make chapter-{number}-check{own} tells you what is done and what is next.")
@@ -47,13 +58,13 @@ def start(number):
 
 def diff(number, *options):
     """Show what changed since the chapter before, or between the learner's attempt and the chapter where DIR names one."""
-    name = chapter(number)
+    name = find_chapter(number)
     if os.environ.get("DIR"):
-        compare(course.folder(number, "my"), ROOT / "chapters" / name, number, *options)
-    elif not BEFORE.get(name):
+        compare(find_folder(number, "my"), ROOT / "chapters" / name, number, *options)
+    elif not PREVIOUS.get(name):
         print("Chapter 1 is the first: there is nothing before it.")
     else:
-        trees = [f"HEAD:chapters/{each}" for each in (BEFORE[name], name)]
+        trees = [f"HEAD:chapters/{each}" for each in (PREVIOUS[name], name)]
         os.chdir(ROOT)
         os.execvp("git", ["git", "diff", "-M", *options, *trees, "--", ".", ":(exclude)README.md"])
 
@@ -80,11 +91,8 @@ def code(text):
     except (SyntaxError, ValueError):
         return text
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
+        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(
+            node
+        ):
             node.body = node.body[1:] or [ast.Pass()]
     return ast.unparse(tree) + "\n"
-
-
-if __name__ == "__main__":
-    verb, *arguments = sys.argv[1:]
-    {"start": start, "diff": diff}[verb](*arguments)

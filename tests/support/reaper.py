@@ -18,7 +18,9 @@ class Reaper:
     def __init__(self):
         # In a session of its own, where Ctrl-C does not reach it.
         command = [sys.executable, __file__]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, text=True, start_new_session=True
+        )
 
     def watch(self, thing, sign="+"):
         print(sign, thing, file=self.process.stdin, flush=True)

@@ -1,7 +1,5 @@
 """Show, live, what travels through Redis between client, broker, worker and result backend: a line each.
 
-usage: messages.py [URL], by default the server that the chapters use
-
 It is read from Redis' own MONITOR, without what only keeps Celery going. MONITOR costs a server up to half its speed:
 it is for learning, not for production.
 """
@@ -15,10 +13,13 @@ import time
 from collections import Counter
 
 import redis
-from course import URLS, port
+
+from course.environment import URLS, redis_port
 
 LINE = re.compile(r"([\d.]+) \[(\d+) \S+\] (.*)", re.DOTALL)  # seconds, database, words
-WORD = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)  # without a step back: words may have 10 MB
+WORD = re.compile(
+    r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL
+)  # without a step back: words may have 10 MB
 RESULT, CHORD = "celery-task-meta-", "celery-taskset-meta-"
 WIDTH = 60  # characters of an argument or a result that are shown
 UNREADABLE = (ValueError, TypeError, LookupError, RecursionError)
@@ -73,7 +74,9 @@ class Watch:
                 if tag in self.returning:
                     self.returning.remove(tag)
                     return f"worker → broker   {name} goes back into queue '{queue}'"
-                sender = "worker" if headers.get("parent_id") or headers.get("retries") else "client"
+                sender = (
+                    "worker" if headers.get("parent_id") or headers.get("retries") else "client"
+                )
                 held = f" until {headers['eta']}" if headers.get("eta") else ""
                 return f"{sender} → broker   {name} waits in queue '{queue}'{held}"
             case ["HSET", "unacked", tag, text]:
@@ -84,7 +87,11 @@ class Watch:
                 self.returning.add(tag)
             case ["HDEL", "unacked", tag]:
                 name = self.taken.pop(tag, None)
-                return name and tag not in self.returning and f"worker → broker   {name} is acknowledged"
+                return (
+                    name
+                    and tag not in self.returning
+                    and f"worker → broker   {name} is acknowledged"
+                )
             case ["SUBSCRIBE", key] if key.startswith(RESULT) and key not in self.waited:
                 self.waited.add(key)
                 return f"client … backend  waits for {key[len(RESULT) :][:8]}"
@@ -102,7 +109,9 @@ def watch(url):
     """Print what travels through a database, for ever; goes on after a restart of the server."""
     # With less than a megabyte at a time, redis-py reads a message of 10 MB for several seconds.
     options = {"encoding_errors": "replace", "decode_responses": True, "socket_read_size": 2**20}
-    client = redis.Redis.from_url(url, socket_timeout=None, **options)  # redis 8 waits 5 seconds otherwise
+    client = redis.Redis.from_url(
+        url, socket_timeout=None, **options
+    )  # redis 8 waits 5 seconds otherwise
     database = client.connection_pool.connection_kwargs.get("db") or 0
     monitor, begin, lost = Watch(), None, False
     while True:
@@ -110,7 +119,10 @@ def watch(url):
         try:
             connection.send_command("MONITOR")
             connection.read_response()
-            print("Redis is back." if lost else f"What travels through {url}; Ctrl-C ends this.", flush=True)
+            print(
+                "Redis is back." if lost else f"What travels through {url}; Ctrl-C ends this.",
+                flush=True,
+            )
             lost = False
             while True:
                 line = LINE.match(connection.read_response())
@@ -120,20 +132,26 @@ def watch(url):
                 words = [ast.literal_eval("b" + word) for word in WORD.findall(line[3])]
                 if sentence := monitor.sentence([word.decode(errors="replace") for word in words]):
                     begin = begin or float(line[1])
-                    shown = "".join(each if each.isprintable() else "?" for each in sentence[: 9 * WIDTH])
+                    shown = "".join(
+                        each if each.isprintable() else "?" for each in sentence[: 9 * WIDTH]
+                    )
                     print(f"{float(line[1]) - begin:8.3f}  {shown}", flush=True)
         except redis.ConnectionError as error:
             if not lost:
-                print(f"No Redis answers at {url} ({error}): waiting; make redis starts one.", flush=True)
+                print(
+                    f"No Redis answers at {url} ({error}): waiting; make redis starts one.",
+                    flush=True,
+                )
             lost = True
             time.sleep(0.5)
         finally:
             connection.disconnect()
 
 
-if __name__ == "__main__":
+def main(url=""):
+    url = url or os.environ.get(URLS[0]) or f"redis://127.0.0.1:{redis_port()}/0"
     try:
-        watch(*sys.argv[1:] or [os.environ.get(URLS[0]) or f"redis://127.0.0.1:{port()}/0"])
+        watch(url)
     except redis.RedisError as error:
         sys.exit(f"Redis refuses ({error}): set {URLS[0]} to redis://:PASSWORD@HOST:PORT/0.")
     except KeyboardInterrupt:

@@ -40,7 +40,9 @@ def interrupted(key="runs"):
 
 # The same with each combination of two options, whatever the chapter's settings are.
 for late, reject in product([False, True], repeat=2):
-    app.task(name=f"slow.{late=},{reject=}", acks_late=late, reject_on_worker_lost=reject)(interrupted.run)
+    app.task(name=f"slow.{late=},{reject=}", acks_late=late, reject_on_worker_lost=reject)(
+        interrupted.run
+    )
 
 
 @app.task(name="slow.second_try", bind=True)

@@ -14,10 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pexpect
-from course import PROGRAMS, ROOT, STACK, short, wait_until
-from grading import ready
-from nodes import IGNORED, AppUnderTest, WorkerProcess
 from pexpect.replwrap import REPLWrapper
+from support.assertions import wait_until_ready
+from support.nodes import IGNORED, AppUnderTest, WorkerProcess
+
+from course.chapters import ROOT, display_path
+from course.environment import PROGRAMS, STACK
+from course.waiting import wait_until
 
 COMMENT = re.compile(r"^<!--\s*(.*?)\s*-->$", re.MULTILINE | re.DOTALL)
 PART = re.compile(COMMENT.pattern + r"|^```([^\n]*)\n(.*?)^```$", COMMENT.flags)
@@ -49,7 +52,7 @@ class Lesson:
         self.text, self.problems = self.path.read_text(), []
 
     def problem(self, line, sentence):
-        self.problems.append((line, f"{short(self.path)} line {line}: {sentence}"))
+        self.problems.append((line, f"{display_path(self.path)} line {line}: {sentence}"))
 
     def blocks(self):
         """Yield directives and blocks in their order: (name, argument), or (None, Block)."""
@@ -60,14 +63,18 @@ class Lesson:
             if comment is not None:
                 directive = DIRECTIVE.fullmatch(" ".join(comment.split()))
                 if not directive:
-                    self.problem(line, f"<!-- {comment} --> is no directive: CONTRIBUTING.md lists them.")
+                    self.problem(
+                        line, f"<!-- {comment} --> is no directive: CONTRIBUTING.md lists them."
+                    )
                 elif words := [word for word in directive.groups() if word]:
                     run = words[0] != "not run"
                     yield tuple(words)
                 continue
             label = LABEL.search(self.text[: part.start()])
             label = label[1] if label else "nothing"
-            if language not in (*LABELS, "mermaid") or not re.fullmatch(LABELS.get(language, ".*"), label):
+            if language not in (*LABELS, "mermaid") or not re.fullmatch(
+                LABELS.get(language, ".*"), label
+            ):
                 wanted = ", or ".join(f"{name} below **{above}**" for name, above in LABELS.items())
                 kind = language or "nameless"
                 self.problem(line, f"a block should be {wanted}; this one is {kind} below {label}.")
@@ -128,7 +135,9 @@ class Lesson:
         path = folder / edit.label
         text = changed(path.read_text() if path.is_file() else "", edit.source)
         if text is None:
-            self.problem(edit.line, f"the lines that the change begins from should stand in {edit.label}.")
+            self.problem(
+                edit.line, f"the lines that the change begins from should stand in {edit.label}."
+            )
         else:
             path.write_text(text)
 
@@ -147,19 +156,26 @@ class Session:
         """Make a checkout of links whose chapter is the app's folder."""
         self.app, self.top = app, top
         (top / "chapters").mkdir(parents=True)
-        links = {"Makefile": ROOT / "Makefile", "tools": ROOT / "tools"}
+        links = {"Makefile": ROOT / "Makefile", "course": ROOT / "course", "tools": ROOT / "tools"}
         # A reader activates .venv; make looks for the stack's own.
         links |= dict.fromkeys((".venv", PROGRAMS.parent.name), PROGRAMS.parent)
-        for name, target in (links | {f"chapters/{self.lesson.path.parent.name}": app.folder}).items():
+        for name, target in (
+            links | {f"chapters/{self.lesson.path.parent.name}": app.folder}
+        ).items():
             (top / name).symlink_to(target)
         # No pager, no colours, and Python's plain prompt.
-        self.env = app.env | {"GIT_PAGER": "cat", "LOGURU_COLORIZE": "no", "NO_COLOR": "1", "TERM": "dumb"}
+        self.env = app.env | {
+            "GIT_PAGER": "cat",
+            "LOGURU_COLORIZE": "no",
+            "NO_COLOR": "1",
+            "TERM": "dumb",
+        }
         self.env |= {"PYTHON_BASIC_REPL": "1", "VIRTUAL_ENV_DISABLE_PROMPT": "1"}
 
     def run(self):
         """Run the blocks in order."""
         for worker in self.app.workers:
-            ready(worker)
+            wait_until_ready(worker)
         try:
             if any(block.label == "Messages" for block in self.blocks):
                 self.watch()
@@ -178,14 +194,23 @@ class Session:
 
     def watch(self):
         """Let `make messages` show what it sees from now on."""
-        self.begin("Messages", "python", ROOT / "tools/messages.py", self.app.broker.celeryconfig["host_url"])
+        self.begin(
+            "Messages",
+            "python",
+            "-m",
+            "course",
+            "messages",
+            self.app.broker.celeryconfig["host_url"],
+        )
         wait_until(self.terminals["Messages"].logs, 10)
 
     def begin(self, label, *command):
         """Run a command in a terminal of its own, which the label names."""
         # make finds the copy that has the reader's changes in DIR, and the stack by its name.
         env = self.env | {"DIR": str(self.app.folder), "STACK": STACK}
-        self.terminals[label] = WorkerProcess(self.app.nodes.reaper, label, self.top, command, self.top, env)
+        self.terminals[label] = WorkerProcess(
+            self.app.nodes.reaper, label, self.top, command, self.top, env
+        )
 
     def repl(self, command, folder, env, change):
         """Start a prompt in a terminal of its own, with a prompt text that no output contains."""
@@ -207,8 +232,12 @@ class Session:
             change = "__import__('sys').__dict__.update(ps1={0!r}, ps2={1!r})"
             self.prompt = self.repl(command, self.app.folder, self.env, change)
         for example in doctest.DocTestParser().get_examples(block.source):
-            typed = example.source if example.source.count("\n") > 1 else example.source.rstrip("\n")
-            self.compare(block, example.lineno + 1, typed, example.want, self.type(self.prompt, typed))
+            typed = (
+                example.source if example.source.count("\n") > 1 else example.source.rstrip("\n")
+            )
+            self.compare(
+                block, example.lineno + 1, typed, example.want, self.type(self.prompt, typed)
+            )
 
     def console(self, block):
         if block.label == "Worker":
@@ -216,7 +245,7 @@ class Session:
             for worker in self.app.workers:
                 if worker.status == "exited":
                     worker.restart()
-                    ready(worker)
+                    wait_until_ready(worker)
             return
         if block.label != "Shell":
             for line in block.source.splitlines():
@@ -227,14 +256,18 @@ class Session:
                         self.problem(block.line, f"Ctrl-C should end it within {PATIENCE} seconds.")
                 else:
                     # What make would set up is there.
-                    command = line.removeprefix("$ ").replace("make ", "make -o setup -o setup-web ", 1)
+                    command = line.removeprefix("$ ").replace(
+                        "make ", "make -o setup -o setup-web ", 1
+                    )
                     self.begin(block.label, "/bin/sh", "-c", f"exec {command}")
             return
         if not self.shell:
             # A learner's terminal does not have the stack on its PATH.
             path = [each for each in self.env["PATH"].split(os.pathsep) if each != str(PROGRAMS)]
             env = self.env | {"PATH": os.pathsep.join(path)}
-            self.shell = self.repl(["bash", "--norc"], self.top, env, "PS1='{0}' PS2='{1}' PROMPT_COMMAND=''")
+            self.shell = self.repl(
+                ["bash", "--norc"], self.top, env, "PS1='{0}' PS2='{1}' PROMPT_COMMAND=''"
+            )
         for match in re.finditer(r"^\$ (.*\n)((?:(?!\$ ).*\n)*)", block.source, re.MULTILINE):
             line, typed = block.source.count("\n", 0, match.start()) + 1, match[1].strip()
             found = self.type(self.shell, typed)
@@ -242,12 +275,16 @@ class Session:
             if match[2].strip():
                 self.compare(block, line, typed, match[2], found)
             elif status != "0":
-                self.problem(block.line + line, f"`{typed}` should succeed, and printed {found.strip()!r}.")
+                self.problem(
+                    block.line + line, f"`{typed}` should succeed, and printed {found.strip()!r}."
+                )
 
     def compare(self, block, line, typed, wanted, found):
         """Note a problem unless the lesson shows what the terminal showed."""
         if not matches(wanted, found):
-            typed, wanted, found = (" ".join(text.split()) or "nothing" for text in (typed, wanted, found))
+            typed, wanted, found = (
+                " ".join(text.split()) or "nothing" for text in (typed, wanted, found)
+            )
             self.problem(block.line + line, f"{typed} should print {wanted}, printed {found}.")
 
     def text(self, block):
@@ -256,7 +293,9 @@ class Session:
         def missing():
             log = (line.strip() for each in nodes for line in each.logs().splitlines())
             lines = filter(None, map(str.strip, block.source.splitlines()))
-            return next((line for line in lines if not any(matches(line, each) for each in log)), None)
+            return next(
+                (line for line in lines if not any(matches(line, each) for each in log)), None
+            )
 
         wait_until(lambda: missing() is None, PATIENCE)
         if line := missing():
@@ -270,7 +309,9 @@ class Session:
         listed = block.source.strip("\n").splitlines()
         if not any(lines[at : at + len(listed)] == listed for at in range(len(lines))):
             strange = next((line for line in listed if line not in lines), listed[0])
-            wrong = f"the listing should be lines of {block.label} in a row, and isn't: {strange!r}."
+            wrong = (
+                f"the listing should be lines of {block.label} in a row, and isn't: {strange!r}."
+            )
             self.problem(block.line, wrong)
 
     yaml = python
@@ -278,13 +319,17 @@ class Session:
 
 def matches(wanted, found):
     """Compare as doctest does, `...` for anything and all white space alike."""
-    return doctest.OutputChecker().check_output(wanted.rstrip() + "\n", found.rstrip() + "\n", OPTIONS)
+    return doctest.OutputChecker().check_output(
+        wanted.rstrip() + "\n", found.rstrip() + "\n", OPTIONS
+    )
 
 
 def changed(text, diff):
     """Apply a diff without line numbers; return the new text, or None where its lines do not stand there."""
     lines = [line or " " for line in diff.splitlines()]
-    before, after = ("".join(f"{line[1:]}\n" for line in lines if line[0] in signs) for signs in (" -", " +"))
+    before, after = (
+        "".join(f"{line[1:]}\n" for line in lines if line[0] in signs) for signs in (" -", " +")
+    )
     if not before:  # a new file
         return None if text else after
     # Whole lines; where they occur more than once, the first is meant, as a reader would take it.

@@ -13,10 +13,13 @@ from datetime import datetime
 
 import docker
 import pytest
-from course import ROOT, STACK, free_port, wait_until
-from nodes import TESTS
 from pytest_celery import CeleryWorkerContainer, RedisContainer
-from server import no_docker, output
+from support.nodes import TESTS
+
+from course.chapters import ROOT
+from course.containers import command_output, docker_problem
+from course.environment import STACK, free_port
+from course.waiting import wait_until
 
 IMAGE = f"celery-course-worker:{STACK}"
 REMOVE = "docker rm --force --volumes "
@@ -24,16 +27,27 @@ REMOVE = "docker rm --force --volumes "
 
 def prepare():
     """Build the image of the worker. Raises pytest.UsageError where there is no engine, or no image."""
-    if failure := no_docker():
+    if failure := docker_problem():
         raise pytest.UsageError(f"{failure} make test does without.")
     # The Docker client for Python does not know the contexts of the command.
-    host = output("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
+    host = command_output("docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
     os.environ.setdefault("DOCKER_HOST", host.strip())
     print("Building the image of the worker.", flush=True)
-    command = ["docker", "build", "--quiet", "--tag", IMAGE, "--build-arg", f"STACK={STACK}", str(ROOT)]
+    command = [
+        "docker",
+        "build",
+        "--quiet",
+        "--tag",
+        IMAGE,
+        "--build-arg",
+        f"STACK={STACK}",
+        str(ROOT),
+    ]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        raise pytest.UsageError(f"The image of the worker could not be built:\n{done.stdout}{done.stderr}")
+        raise pytest.UsageError(
+            f"The image of the worker could not be built:\n{done.stdout}{done.stderr}"
+        )
 
 
 class DatabaseContainer(RedisContainer):
@@ -93,16 +107,22 @@ class ContainerFactory:
         """Start a container of which nothing is left when the tests end, in whatever way."""
         name = f"course-{uuid.uuid4().hex[:12]}"
         self.reaper.watch(REMOVE + name)
-        return self.client.containers.run(*command, name=name, network=self.network, detach=True, **options)
+        return self.client.containers.run(
+            *command, name=name, network=self.network, detach=True, **options
+        )
 
     def remove(self, name):
         subprocess.run((REMOVE + name).split(), check=True, capture_output=True)
         self.reaper.forget(REMOVE + name)
 
     def server(self):
-        port = free_port()  # the same when the container is restarted, which one of Docker's choice is not
+        port = (
+            free_port()
+        )  # the same when the container is restarted, which one of Docker's choice is not
         command = RedisContainer.command("--databases", "1000")
-        return self.run(RedisContainer.image(), command, ports={"6379/tcp": ("127.0.0.1", port)}), port
+        return self.run(
+            RedisContainer.image(), command, ports={"6379/tcp": ("127.0.0.1", port)}
+        ), port
 
     def database(self, number, own):
         """Return a broker, which is the result backend too: a database of the shared server, or of one of its own."""
@@ -113,12 +133,28 @@ class ContainerFactory:
     def worker(self, name, command, folder, variables):
         """Start a worker; it is not waited for."""
         # Under their own names, so that what holds for a path here holds there.
-        options = {"working_dir": str(folder), "volumes": [f"{folder}:{folder}", f"{TESTS}:{TESTS}:ro"]}
+        options = {
+            "working_dir": str(folder),
+            "volumes": [f"{folder}:{folder}", f"{TESTS}:{TESTS}:ro"],
+        }
         options["user"] = str(os.getuid())  # a chapter writes into its folder, as the tests do
         options["hostname"] = socket.gethostname()  # which a lesson's shell takes for the worker's
-        return WorkerContainer(self.run(IMAGE, command, environment=variables, **options), command, self)
+        return WorkerContainer(
+            self.run(IMAGE, command, environment=variables, **options), command, self
+        )
 
     def python(self, worker):
         """Return the command of a Python prompt where the worker runs, in a terminal that does not repeat what is typed."""
-        variables = [f"--env={name}" for name in ("LOGURU_COLORIZE", "NO_COLOR", "TERM")]  # as they are here
-        return ["docker", "exec", "-it", *variables, worker.id, "sh", "-c", "stty -echo && exec python"]
+        variables = [
+            f"--env={name}" for name in ("LOGURU_COLORIZE", "NO_COLOR", "TERM")
+        ]  # as they are here
+        return [
+            "docker",
+            "exec",
+            "-it",
+            *variables,
+            worker.id,
+            "sh",
+            "-c",
+            "stty -echo && exec python",
+        ]

@@ -11,8 +11,19 @@ from celery.__main__ import main
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 # What a worker and a beat import, but nothing that looks at the environment or begins a thread.
-IMPORTED = "celery.apps.beat", "celery.apps.worker", "celery.app.amqp", "celery.app.control", "celery.app.log"
-IMPORTED += "celery.backends.redis", "celery.bin.celery", "celery.concurrency.prefork", "celery.fixups.django"
+IMPORTED = (
+    "celery.apps.beat",
+    "celery.apps.worker",
+    "celery.app.amqp",
+    "celery.app.control",
+    "celery.app.log",
+)
+IMPORTED += (
+    "celery.backends.redis",
+    "celery.bin.celery",
+    "celery.concurrency.prefork",
+    "celery.fixups.django",
+)
 IMPORTED += "celery.worker.components", "celery.worker.consumer"
 FORKSERVER.set_forkserver_preload(list(IMPORTED))
 # A Unix socket is made in the folder for temporary files, and its path may have a hundred bytes.

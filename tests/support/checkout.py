@@ -10,9 +10,12 @@ import pexpect
 import psutil
 import pytest
 from celery import Celery
-from course import FOREIGN, PROGRAMS, ROOT, STACK, free_port, wait_until
 from redis import StrictRedis
-from server import answers
+
+from course.chapters import ROOT
+from course.environment import PROGRAMS, STACK, STRIPPED_PREFIXES, free_port
+from course.server import is_serving
+from course.waiting import wait_until
 
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv*", ".course", "my", "__pycache__", ".*_cache")
 
@@ -21,7 +24,9 @@ class Terminal(pexpect.spawn):
     """A shell in a terminal, and a command typed there: Ctrl-C and the window's closing reach it as in a real one."""
 
     def __init__(self, command, folder, env):
-        super().__init__("sh", ["-i"], cwd=folder, env=env, encoding="utf-8", codec_errors="replace")
+        super().__init__(
+            "sh", ["-i"], cwd=folder, env=env, encoding="utf-8", codec_errors="replace"
+        )
         self.str_last_chars = 5000  # that a failure shows
         self.sendline(command)
 
@@ -37,7 +42,10 @@ class Terminal(pexpect.spawn):
         found = []
         for process in psutil.process_iter(["status"]):
             with contextlib.suppress(OSError):
-                if os.getsid(process.pid) == self.pid != process.pid and process.info["status"] != "zombie":
+                if (
+                    os.getsid(process.pid) == self.pid != process.pid
+                    and process.info["status"] != "zombie"
+                ):
                     found.append(process)
         return found
 
@@ -64,16 +72,27 @@ class Checkout:
             (self.folder / name).symlink_to(ROOT / name)
         self.port = free_port()
         self.data = self.folder / ".course" / "redis" / str(self.port)
-        self.env = {name: value for name, value in os.environ.items() if not name.startswith(FOREIGN)}
+        self.env = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(STRIPPED_PREFIXES)
+        }
         self.env |= {"REDIS": "embedded", "REDIS_PORT": str(self.port), "STACK": STACK}
         # redis 8 waits 5 seconds, which is too short for 10 MB on a busy machine.
         self.redis = StrictRedis(port=self.port, decode_responses=True, socket_timeout=30)
-        self.client = Celery("client", broker=f"redis://127.0.0.1:{self.port}/0", set_as_current=False)
+        self.client = Celery(
+            "client", broker=f"redis://127.0.0.1:{self.port}/0", set_as_current=False
+        )
         self.terminals = []
 
     def make(self, command, sentence="", fails=False, **env):
         """Type a make command; fail unless it ends well, or with fails=True in one sentence, and prints this one."""
-        options = {"cwd": self.folder, "env": self.env | env, "encoding": "utf-8", "withexitstatus": True}
+        options = {
+            "cwd": self.folder,
+            "env": self.env | env,
+            "encoding": "utf-8",
+            "withexitstatus": True,
+        }
         # An image may have to be built.
         text, status = pexpect.run(f"make {command}", timeout=30 if fails else 600, **options)
         lines = [line for line in text.splitlines() if line and not line.startswith("make: ***")]
@@ -112,7 +131,7 @@ class Checkout:
 
     def kill_server(self):
         psutil.Process(self.redis.info("server")["process_id"]).kill()
-        wait_until(lambda: not answers(self.port))
+        wait_until(lambda: not is_serving(self.port))
 
     def containers(self):
         """Return what Docker says about the containers of this checkout."""
@@ -124,7 +143,7 @@ class Checkout:
         for terminal in self.terminals:
             terminal.kill()
             terminal.close()
-        if answers(self.port):
+        if is_serving(self.port):
             self.kill_server()  # make stop doesn't know one that wants a password
         self.make("stop REDIS_PORT=")
 

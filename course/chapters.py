@@ -1,0 +1,67 @@
+"""The list of chapters, and where their folders and the learner's attempts are."""
+
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CHAPTER_NAME = re.compile(r"\d+-[a-z0-9-]+")
+
+
+def number_of(name):
+    """Return the number that a chapter's name begins with."""
+    return int(name.partition("-")[0])
+
+
+def find_chapters():
+    """Return the names of the chapters' folders in the order of their numbers."""
+    folders = [path.name for path in ROOT.glob("chapters/*") if path.is_dir()]
+    return sorted(filter(CHAPTER_NAME.fullmatch, folders), key=number_of)
+
+
+def find_written_files():
+    """Return the patterns of the files that chapters write when they run, as their .gitignore files list them."""
+    patterns = set()
+    for path in ROOT.glob("chapters/*/.gitignore"):
+        for line in path.read_text().split():
+            patterns.add(line.strip("/*") + "*")
+    return patterns
+
+
+CHAPTERS = find_chapters()
+# The previous chapter of each chapter but the first.
+PREVIOUS = dict(zip(CHAPTERS[1:], CHAPTERS, strict=False))
+# What a copy of an app leaves out.
+NOT_CODE = ("__pycache__", ".*", *find_written_files())
+
+
+def find_chapter(number):
+    """Return the name of the chapter with this number, a string as it was typed; exit with a sentence if there is none."""
+    found = [name for name in CHAPTERS if name.partition("-")[0] == str(number)]
+    if len(found) == 1:
+        return found[0]
+    count = "more than one" if found else "no"
+    sys.exit(f"There is {count} chapter {number}: the chapters are {', '.join(CHAPTERS)}.")
+
+
+def find_folder(number, home="chapters"):
+    """Return the folder that DIR names, or else the chapter's folder in chapters/ or, for home="my", the attempt's."""
+    name = find_chapter(number)
+    named = os.environ.get("DIR")
+    path = Path(named or ROOT / home / name).expanduser().resolve()
+    if not path.is_dir():
+        command = f"make chapter-{number}-start"
+        if named:
+            command += f" DIR={shlex.quote(named)}"
+        sys.exit(f"There is no folder {path}: {command} makes it.")
+    return path
+
+
+def display_path(path):
+    """Return a path as a reader types it: relative to the top of the checkout, and quoted for the shell."""
+    path = Path(path)
+    if path.is_relative_to(ROOT):
+        path = path.relative_to(ROOT)
+    return shlex.quote(str(path))

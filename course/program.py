@@ -1,0 +1,71 @@
+"""Become one of the stack's programs in a chapter's folder: beat, Flower, the web page, pytest, a prompt."""
+
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+
+from course.chapters import CHAPTERS, ROOT, display_path, find_folder
+from course.environment import PROGRAMS, URLS, redis_port
+
+# The file, and a pattern in it, without which a program has nothing to run in a folder.
+NEEDED = {
+    "beat": ("*.py", "beat_schedule|periodic"),
+    "pytest": ("*test*.py", ""),
+    "uvicorn": ("web.py", ""),
+}
+USUAL_PORTS = {"flower": 5555, "uvicorn": 8000}
+
+
+def has_needed(top, program):
+    """Return whether a folder has the file that this program needs."""
+    name, pattern = NEEDED[program]
+    for path in top.rglob(name):
+        if re.search(pattern, path.read_text("latin-1")):
+            return True
+    return False
+
+
+def check_folder(program):
+    """Exit with a sentence if the current folder has nothing for this program."""
+    here = Path.cwd()
+    if has_needed(here, program):
+        return
+    for name in CHAPTERS:
+        if has_needed(ROOT / "chapters" / name, program):
+            first = f"chapters/{name} is the first that has."
+            sys.exit(f"{display_path(here)} has nothing for {program}: {first}")
+    sys.exit(f"{display_path(here)} has nothing for {program}.")
+
+
+def check_port(program, command):
+    """Exit with a sentence if the port that this program will listen on is taken."""
+    port = os.environ.get(f"{program.upper()}_PORT", USUAL_PORTS[program])
+    for named in re.findall(r"--port[ =](\S+)", " ".join(command)):
+        port = named
+    try:
+        socket.create_server(("127.0.0.1", int(port))).close()
+    except (OSError, OverflowError, ValueError):
+        other = USUAL_PORTS[program] + 1
+        sys.exit(f"Port {port} is taken or not allowed: try another, as in ARGS=--port={other}.")
+
+
+def run(number, *command):
+    """Run a command in the chapter's folder instead of this process, once it is known to find what it needs."""
+    os.chdir(find_folder(number))
+    os.environ["PATH"] = f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    for program in NEEDED.keys() & set(command):
+        check_folder(program)
+    for program in USUAL_PORTS.keys() & set(command):
+        check_port(program, command)
+    needs_server = bool({"flower", "watch.py"} & set(command))
+    if needs_server or redis_port() != 6379:
+        from course.preflight import connect, find_app
+
+        app = find_app()  # which points Celery to the port
+        if needs_server and app:
+            connect(app.conf.broker_url, "broker_url", URLS[0])
+    # By its path, because a folder with a colon in its name can't be on PATH.
+    path = str(PROGRAMS / command[0])
+    os.execv(path, [path, *command[1:]])

@@ -1,0 +1,13 @@
+"""The one way in which the course waits for something."""
+
+import time
+
+
+def wait_until(condition, seconds=10.0):
+    """Call condition() every 20 milliseconds until it is true, for at most this many seconds; return its last value."""
+    end = time.monotonic() + seconds
+    value = condition()
+    while not value and time.monotonic() < end:
+        time.sleep(0.02)
+        value = condition()
+    return value
