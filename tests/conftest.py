@@ -16,7 +16,7 @@ from pytest_celery import (
     RedisTestBroker,
 )
 from support.assertions import describe, wait_until_ready
-from support.lessons import Lesson
+from support.lessons import LessonRunner
 from support.nodes import IGNORED, AppUnderTest, ProcessFactory, Worker
 from support.reaper import Reaper
 
@@ -139,10 +139,10 @@ def ledger(app, folder):
 
 @pytest.fixture
 def lesson(request, number, shared, tmp_path):
-    """The chapter's lesson, whose blocks `lesson.run()` runs."""
+    """The chapter's lesson, which `lesson.holds()` runs."""
     if os.environ.get("DIR"):
         pytest.skip("a lesson is about the course's own chapter")
-    return Lesson(find_folder(number) / "README.md", shared, tmp_path)
+    return LessonRunner(find_folder(number) / "README.md", shared, tmp_path)
 
 
 # pytest-celery's fixtures, on the nodes of the test's app.

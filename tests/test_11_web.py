@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 from celery import signals
 from support.assertions import assert_listed, assert_setting, assert_task_returns, describe
-from support.lessons import Lesson
+from support.lessons import LessonRunner
 
 from course.environment import free_port
 from course.waiting import wait_until
@@ -185,7 +185,7 @@ def test_lesson(request, monkeypatch, folder, lesson, shared, tmp_path):
     monkeypatch.setenv("UVICORN_PORT", str(port))
     path = folder / "README.md"
     path.write_text(path.read_text().replace("127.0.0.1:8000", f"127.0.0.1:{port}"))
-    Lesson(path, shared, tmp_path / "lesson").holds()
+    LessonRunner(path, shared, tmp_path / "lesson").holds()
 
 
 @pytest.mark.step(

@@ -9,9 +9,10 @@ from pygments import highlight
 from pygments.formatters import SvgFormatter
 from pygments.lexers import PythonConsoleLexer, TextLexer
 from support.assertions import wait_until_ready
-from support.lessons import PATIENCE, Session
+from support.lessons import PATIENCE, SessionRunner
 
 from course.chapters import ROOT
+from course.lesson import Session
 from course.waiting import wait_until
 
 # What differs from run to run, and what it becomes.
@@ -33,24 +34,24 @@ PANE = """<rect x="1" y="{top}" width="{width}" height="{height}" rx="6" fill="#
 COLOURS = {"Prompt": "#79c0ff", "Worker": "#7ee787", "Messages": "#d2a8ff"}
 
 
-class Recorded(Session):
+class Recorded(SessionRunner):
     """A session that keeps what the prompt shows, where a lesson's is compared."""
 
-    def compare(self, block, line, typed, wanted, found):
+    def compare(self, line, typed, wanted, found):
         self.shown = [*getattr(self, "shown", []), f">>> {typed}", *found.splitlines()]
 
 
 def recorded(lesson):
     """Run the lesson's first prompt; return the lines of each terminal, the same in each run."""
-    session = Recorded(lesson)
-    session.enter(lesson.app, Path(tempfile.mkdtemp(dir=lesson.temp)))
-    block = next(block for name, block in lesson.blocks() if not name and block.language == "pycon")
+    top = Path(tempfile.mkdtemp(dir=lesson.folder))
+    session = Recorded(lesson.page, Session(), lesson.app, top)
+    block = next(block for block in lesson.page.blocks if block.language == "pycon")
     worker = wait_until_ready(lesson.app.workers[0])
     begun = len(worker.logs())
     try:
-        session.watch()
+        session.watch_messages()
         messages = session.terminals["Messages"]
-        session.pycon(block)
+        session.run_prompt(block)
         signs = ("succeeded", "is acknowledged", "SUCCESS")
         wait_until(
             lambda: all(sign in worker.logs()[begun:] + messages.logs() for sign in signs), PATIENCE
@@ -73,9 +74,7 @@ def recorded(lesson):
 def drawn(lesson, panes):
     top, shown = 1, ""
     for label, text in panes.items():
-        blocks = (
-            block for name, block in lesson.blocks() if not name and block.language == "console"
-        )
+        blocks = [block for block in lesson.page.blocks if block.language == "console"]
         command = next(block.source for block in blocks if block.label == label)
         lexer = PythonConsoleLexer() if label == "Prompt" else TextLexer()
         lines = SvgFormatter(nowrap=True, style=STYLE, xoffset=14, yoffset=top + 46, ystep=STEP)

@@ -7,14 +7,15 @@ import subprocess
 import tomllib
 
 import pytest
-from support.lessons import COMMENT, Lesson
 
 from course.chapters import CHAPTERS, ROOT, number_of
 from course.environment import PROGRAMS, environment
+from course.lesson import Lesson
 
 LESSONS = {name: ROOT / "chapters" / name / "README.md" for name in CHAPTERS}
 OTHERS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("chapters/*.md")]
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+COMMENT = re.compile(r"^<!--.*?-->$", re.MULTILINE | re.DOTALL)
 PIN = re.compile(r"^([\w.-]+==[\w.]+)", re.MULTILINE)
 # Files that a reader makes, or that are in a tag only.
 MADE = ("mean.py", "tasks/text.py", "LESSON.md", "test_N_name.py")
@@ -110,7 +111,6 @@ def test_readme_lists_the_chapters():
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.name)
 def test_labels_and_directives_of_a_page(path):
     lesson = Lesson(path)
-    list(lesson.blocks())
     problems = [sentence for _, sentence in lesson.problems if "one is diff" not in sentence]
     assert not problems, "\n".join(problems)
 
@@ -119,9 +119,7 @@ def test_a_misspelt_directive_is_told(tmp_path):
     page = tmp_path / "README.md"
     page.write_text("<!-- wokers: 3 -->\n\n<!-- without -->\n\n```pycon\n>>> 1\n1\n```\n")
     lesson = Lesson(page)
-    assert not list(lesson.blocks()) and len(lesson.problems) == 3, (
-        f"Three problems, not {lesson.problems}"
-    )
+    assert not lesson.blocks and len(lesson.problems) == 3, f"Three problems, not {lesson.problems}"
 
 
 def test_requirements_are_current():

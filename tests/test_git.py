@@ -6,9 +6,9 @@ import subprocess
 from difflib import SequenceMatcher
 
 import pytest
-from support.lessons import Lesson
 
 from course.chapters import PREVIOUS, ROOT
+from course.lesson import Lesson
 
 TEXT = "".join(f"{number}\n" for number in range(1, 21))
 # The app's file in each chapter, and what is in it.
@@ -137,11 +137,7 @@ def test_a_change_is_carried(course):
 def test_the_difference_is_the_lesson(before, after):
     """A file that the lesson lists may differ. Where it lists only what was added to one, all else is as before."""
     lesson = Lesson(ROOT / "chapters" / after / "README.md")
-    blocks = [
-        block
-        for kind, block in lesson.blocks()
-        if not kind and block.language in ("python", "yaml")
-    ]
+    blocks = [block for block in lesson.blocks if block.language in ("python", "yaml")]
     ours = set(run(ROOT, "git ls-files --cached --others --exclude-standard chapters"))
     compare = f"git diff --no-index --name-status chapters/{before} chapters/{after}"
     for kind, *paths in (line.split("\t") for line in run(ROOT, compare, status=1)):
