@@ -46,6 +46,7 @@ def course(tmp_path):
         shutil.copy(ROOT / name, folder)
     for chapter, (app, text) in COURSE.items():
         files = {"README.md": f"# {chapter}\n", app: text, ".gitignore": "db\n", "gone.py": "x\n"}
+        files["Makefile"] = "x\n"  # no tag has it
         for name, content in files.items():
             path = folder / "chapters" / chapter / name
             path.parent.mkdir(parents=True, exist_ok=True)
