@@ -18,6 +18,7 @@ from pytest_celery import (
 from support.assertions import describe, wait_until_ready
 from support.lessons import LessonRunner
 from support.nodes import IGNORED, AppUnderTest, ProcessFactory, Worker
+from support.overlays import assert_sentence, find_overlays, is_wrong
 from support.reaper import Reaper
 
 from course.chapters import ROOT, find_chapter, find_folder
@@ -71,6 +72,29 @@ def pytest_runtest_logreport(report):
         del report.node
 
 
+def pytest_generate_tests(metafunc):
+    """Run a star test on each of its overlays; on the attempt alone if there is one."""
+    is_star = metafunc.definition.get_closest_marker("star")
+    if is_star and not os.environ.get("DIR"):
+        overlays = find_overlays(Path(metafunc.module.__file__), metafunc.function.__name__)
+        names = [overlay.name for overlay in overlays]
+        metafunc.parametrize("overlay", overlays, ids=names, indirect=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Let a star test pass on a wrong overlay if it fails there with a sentence."""
+    overlay = pyfuncitem.funcargs.get("overlay")
+    if overlay is None or not is_wrong(overlay):
+        return (yield)
+    try:
+        yield
+    except AssertionError as error:
+        assert_sentence(overlay, str(error))
+        return True
+    raise AssertionError(f"The wrong answer {overlay.name} should fail, but it passes.")
+
+
 @pytest.fixture(scope="session")
 def nodes(request, tmp_path_factory):
     """Makes servers and workers, as processes or containers. Nothing is started before a test needs it."""
@@ -90,12 +114,26 @@ def number(request):
 
 
 @pytest.fixture(scope="module")
-def folder(number, tmp_path_factory):
-    """The folder under test, the chapter's own or the learner's; a copy where the chapter's .gitignore names what it writes."""
+def overlay(request):
+    """The answer to a star step that the test checks; None in any other test."""
+    return getattr(request, "param", None)
+
+
+@pytest.fixture(scope="module")
+def folder(number, overlay, tmp_path_factory):
+    """The folder under test: the chapter's own, or the learner's.
+
+    It is a copy if the chapter's .gitignore names files that it writes, or with an overlay on it.
+    """
     folder = find_folder(number)
-    if not (ROOT / "chapters" / find_chapter(number) / ".gitignore").exists():
+    writes_files = (ROOT / "chapters" / find_chapter(number) / ".gitignore").exists()
+    if not writes_files and not overlay:
         return folder
-    return shutil.copytree(folder, tmp_path_factory.mktemp("copy") / folder.name, ignore=IGNORED)
+    copy = tmp_path_factory.mktemp("copy") / folder.name
+    shutil.copytree(folder, copy, ignore=IGNORED)
+    if overlay:
+        shutil.copytree(overlay, copy, ignore=IGNORED, dirs_exist_ok=True)
+    return copy
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import subprocess
 import tomllib
 
 import pytest
+from support.overlays import find_overlays
 
 from course.chapters import CHAPTERS, ROOT, number_of
 from course.environment import PROGRAMS, environment
@@ -64,20 +65,72 @@ def test_what_a_page_names_is_there(path):
         assert found, f"{where}: the file {name} should exist."
 
 
+def marked_steps(chapter, mark_name):
+    """Return text and anchor of each of a chapter's tests with this mark, in their order."""
+    marked = []
+    for file in sorted((ROOT / "tests").glob(f"test_{number_of(chapter)}_*.py")):
+        try:
+            module = importlib.import_module(file.stem)
+        except pytest.skip.Exception:
+            continue  # it needs a browser
+        for test in vars(module).values():
+            for mark in getattr(test, "pytestmark", []):
+                if mark.name == mark_name:
+                    marked.append(mark.args)
+    return marked
+
+
 @each_chapter
-def test_the_exercise_lists_what_is_checked(path):
-    """The steps of a chapter's tests, in their order, are those of its exercise, and each leads into the lesson."""
-    steps = []
-    for file in sorted((ROOT / "tests").glob(f"test_{number_of(path.parent.name)}_*.py")):
-        for test in vars(importlib.import_module(file.stem)).values():
-            steps += [mark.args for mark in getattr(test, "pytestmark", []) if mark.name == "step"]
+@pytest.mark.parametrize("mark, bullet", [("step", r"\d+\."), ("star", "- ★")])
+def test_the_exercise_lists_what_is_checked(path, mark, bullet):
+    """The steps that tests check are those of the exercise, and each leads into the lesson."""
+    chapter = path.parent.name
+    steps = marked_steps(chapter, mark)
+    wanted = list(dict(steps))
     exercise = path.read_text().partition("\n## Your turn\n")[2]
-    listed, wanted = re.findall(r"^\d+\. (.+)$", exercise, re.MULTILINE), list(dict(steps))
-    assert listed == wanted, f"The exercise in {path.parent.name} should list these steps: {wanted}"
+    listed = re.findall(rf"^{bullet} (.+)$", exercise, re.MULTILINE)
+    assert listed == wanted, (
+        f"The exercise in {chapter} should list these {mark}s: {wanted}, but it lists {listed}."
+    )
     missing = {anchor for _, anchor in steps} - anchors(path)
     assert not missing, (
-        f"The steps of {path.parent.name} should lead to headings of its lesson: {missing}"
+        f"The {mark}s of {chapter} should lead to headings of its lesson, not to {missing}."
     )
+
+
+STAR_SUITE = """
+import pytest
+
+@pytest.mark.star("a sum", "a-sum")
+def test_star_sum(app, folder):
+    found = app.tasks["tasks.math.add_request"].name + (folder / "answer.txt").read_text()
+    assert found == "tasks.math.add_request4", {message}
+"""
+
+
+def run_star_suite(folder, message):
+    """Run STAR_SUITE, whose test fails with this message, on the overlays in a folder."""
+    suite = folder / "test_4_sum.py"
+    suite.write_text(STAR_SUITE.format(message=message))
+    command = [PROGRAMS / "python", "-m", "pytest", "-n", "0", "-p", "conftest", suite]
+    env = environment() | {"PYTHONPATH": "tests", "PYTEST_ADDOPTS": "-c pyproject.toml"}
+    run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    return run.stdout
+
+
+def test_a_star_step_passes_on_right_answers_and_fails_on_wrong_ones(tmp_path):
+    for name, text in (("right", "4"), ("wrong_number", "5"), ("wrong_but_it_passes", "4")):
+        overlay = tmp_path / "test_4_sum" / f"sum_{name}"
+        overlay.mkdir(parents=True)
+        (overlay / "answer.txt").write_text(text)
+    output = run_star_suite(tmp_path, message="'The file answer.txt should have 4.'")
+    for sentence in ("wrong_but_it_passes should fail, but it passes.", "1 failed, 2 passed"):
+        assert sentence in output, f"The suite should print {sentence!r}:\n{output}"
+    output = run_star_suite(tmp_path, message="5")
+    sentence = "wrong_number should fail with a sentence, but its message is '5'."
+    assert sentence in output, f"The suite should print {sentence!r}:\n{output}"
+    with pytest.raises(pytest.Collector.CollectError, match="needs the overlays"):
+        find_overlays(tmp_path / "test_4_sum.py", "test_star_mean")
 
 
 @each_chapter
