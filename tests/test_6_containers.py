@@ -1,22 +1,25 @@
-"""Chapter 6's workers in Docker containers, as `make chapter-6-up` starts them: `make test-docker` runs this."""
+"""Chapter 6's workers in containers, as `make chapter-6-up` starts them: make test-docker."""
 
 import gc
 
 from celery import Celery
+from support.names import ENTER
 
-pytest_plugins = "checkout"
+pytest_plugins = "support.checkout"
 
 
 def test_workers_in_containers_share_a_ledger_that_outlives_them(checkout):
     url = f"redis://127.0.0.1:{checkout.port}/0"
     app = Celery(broker=url, backend=url, set_as_current=False)
-    for id, amount, wanted in ("rent", -500, -500.0), ("pay", 2000, 1500.0), ("pay", 2000, 1500.0):
-        checkout.make("chapter-6-up WORKERS=2")  # anew each time
-        call = app.signature("tasks.ledger.enter_request", [id, amount], app=app)
+    entries = [("rent", -500, -500.0), ("pay", 2000, 1500.0), ("pay", 2000, 1500.0)]
+    for id, amount, balance in entries:
+        checkout.make("chapter-6-up WORKERS=2")  # replaces the workers each time
+        call = app.signature(ENTER, [id, amount], app=app)
         found = [call.delay().get(timeout=30) for _ in range(4)]
-        assert found == [wanted] * 4, (
-            f"{id}, entered by two workers, should give {wanted}, it gave {found}."
+        assert found == [balance] * 4, (
+            f"Two workers that enter {id} should return {balance}, but they returned {found}."
         )
+    # A result unsubscribes when it is deleted, which needs the server.
     del call
-    gc.collect()  # while the server that is told of it is there
+    gc.collect()
     checkout.make("down")

@@ -1,7 +1,6 @@
-"""Chapter 6: a ledger whose entries are tried again, limited in time, and safe to make twice."""
+"""Chapter 6: a ledger whose entries are retried, limited in time, and safe to repeat."""
 
 import importlib
-import re
 import sqlite3
 from contextlib import closing, contextmanager
 from threading import Timer
@@ -17,11 +16,10 @@ from support.assertions import (
     assert_task_returns,
     find_task,
 )
+from support.names import ENTER, MATH_TASKS
+from support.signals import connected, pauses, retries
 
 from course.waiting import wait_until
-
-NAME = "tasks.ledger.enter_request"
-MATH = ["add", "sub", "mul", "divide", "xsum"]
 
 
 @pytest.fixture
@@ -35,50 +33,55 @@ def enter(ledger):
 
 @contextmanager
 def locked(path):
-    """Hold the lock that a connection needs to write; give the connection that holds it."""
+    """Lock the ledger against writers; yield the connection that holds the lock."""
     with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as lock:
         lock.execute("BEGIN IMMEDIATE")
         yield lock
 
 
-def balances(enter, *entries):
-    """Fail unless these entries, made in turn, return these balances."""
-    for id, amount, wanted in entries:
+def assert_balances(enter, *entries):
+    """Fail unless each entry (id, amount, balance), made in turn, returns its balance."""
+    for id, amount, balance in entries:
         found = enter(id, amount)
-        assert found == wanted, (
-            f"enter({id!r}, {amount}) should return {wanted}, it returned {found!r}."
+        assert found == balance, (
+            f"enter({id!r}, {amount}) should return {balance}, but it returned {found!r}."
         )
 
 
 @pytest.mark.skipif(
     "config.option.docker",
-    reason="it kills a whole worker, whose container would take the prompt along",
+    reason="the lesson kills a worker, and a container would take the prompt down with it",
 )
 def test_lesson(lesson):
     lesson.holds()
 
 
 @pytest.mark.step(
-    '`libs.ledger.enter("rent", -500)` returns the balance, -500.0, and keeps the entry in `ledger.db`',
+    '`libs.ledger.enter("rent", -500)` returns the balance, -500.0,'
+    " and keeps the entry in `ledger.db`",
     "the-ledger",
 )
 def test_enter_keeps_an_amount(enter, ledger):
-    """Create the table if it isn't there, insert the row, and select the sum: sqlite3.connect("ledger.db") makes the file."""
-    balances(enter, ("rent", -500, -500.0), ("pay", 2000, 1500.0))
-    assert ledger.exists(), "enter should keep its entries in ledger.db, and there is no such file."
+    """Create the table if it isn't there, insert the row, and select the sum:
+    sqlite3.connect("ledger.db") makes the file."""
+    assert_balances(enter, ("rent", -500, -500.0), ("pay", 2000, 1500.0))
+    assert ledger.exists(), "enter should keep its entries in ledger.db, but there is no such file."
 
 
 @pytest.mark.step("the same id again changes nothing", "the-ledger")
 def test_an_id_is_entered_once(enter):
     """Make the id the table's PRIMARY KEY, and type INSERT OR IGNORE."""
     try:
-        balances(enter, ("pay", 2000, 2000.0), ("pay", 2000, 2000.0), ("pay", 3000, 2000.0))
+        assert_balances(enter, ("pay", 2000, 2000.0), ("pay", 2000, 2000.0), ("pay", 3000, 2000.0))
     except sqlite3.IntegrityError as error:
-        raise AssertionError(f"The same id again should be ignored, and raised {error}.") from None
+        raise AssertionError(
+            f"enter should ignore an id that it has already, but it raised {error}."
+        ) from None
 
 
 @pytest.mark.step(
-    "`enter` raises OperationalError within a second while another connection has locked `ledger.db`",
+    "`enter` raises OperationalError within a second while another connection has locked"
+    " `ledger.db`",
     "the-ledger",
 )
 def test_enter_does_not_wait_for_long(enter, ledger):
@@ -99,11 +102,11 @@ def test_enter_does_not_wait_for_long(enter, ledger):
 )
 def test_package_offers_the_task(worker, app):
     """Write tasks/ledger.py like tasks/math.py, and import the task in tasks/__init__.py."""
-    found = getattr(importlib.import_module("tasks"), "enter_request", None)
-    assert found is not None, (
-        "`from tasks import enter_request` should work: tasks/__init__.py has no enter_request."
+    package = importlib.import_module("tasks")
+    assert hasattr(package, "enter_request"), (
+        "`from tasks import enter_request` should work, but tasks/__init__.py has no enter_request."
     )
-    assert_listed(worker, [NAME])
+    assert_listed(worker, [ENTER])
 
 
 @pytest.mark.step(
@@ -113,7 +116,7 @@ def test_package_offers_the_task(worker, app):
 def test_enter_request(celery_setup, app, ledger):
     """The task calls ledger.enter with what it was given."""
     for _ in range(2):
-        assert_task_returns(app, NAME, ("rent", -500), -500.0)
+        assert_task_returns(app, ENTER, ("rent", -500), -500.0)
 
 
 @pytest.mark.step(
@@ -121,11 +124,11 @@ def test_enter_request(celery_setup, app, ledger):
 )
 def test_both_layers_of_log(worker, app, ledger):
     """As in chapter 4: logger.info in the task, logger.debug in the function."""
-    libs = assert_logged(worker, app, NAME, ("n700001", 200002), ": ", "INFO")
-    assert libs, "libs.ledger.enter should log at DEBUG, it logged nothing."
-    for level, _, line in libs:
+    lines_of_libs = assert_logged(worker, app, ENTER, ("n700001", 200002), ": ", "INFO")
+    assert lines_of_libs, "libs.ledger.enter should log at DEBUG, but it logged nothing."
+    for level, _, line in lines_of_libs:
         assert level == "DEBUG", (
-            f"libs.ledger.enter should log at DEBUG, it logged at {level}: {line}"
+            f"libs.ledger.enter should log at DEBUG, but it logged at {level}: {line}"
         )
 
 
@@ -134,27 +137,33 @@ def test_both_layers_of_log(worker, app, ledger):
     "try-again",
 )
 def test_a_locked_ledger_is_tried_again(worker, app, redis, ledger):
-    """@app.task takes autoretry_for, a tuple of exceptions, and needs retry_backoff=True and retry_jitter=False."""
+    """@app.task takes autoretry_for, a tuple of exceptions, and needs retry_backoff=True
+    and retry_jitter=False."""
     before = len(worker.logs())
+
+    def new_logs():
+        return worker.logs()[before:]
+
+    def state_and_counts():
+        [scheduled] = app.control.inspect(timeout=10, limit=1).scheduled().values()
+        return result.state, result.ready(), len(scheduled), redis.hlen("unacked")
+
     with locked(ledger):
-        result = find_task(app, NAME).delay("gift", 100)
-        wait_until(lambda: "Retry in" in worker.logs()[before:] or result.ready(), 5)
-        pauses = re.findall(r"Retry in (\w+)", worker.logs()[before:])
-        assert pauses[:1] == ["1s"], (
+        result = find_task(app, ENTER).delay("gift", 100)
+        wait_until(lambda: "Retry in" in new_logs() or result.ready(), 5)
+        first_pause = pauses(new_logs())[:1]
+        assert first_pause == ["1s"], (
             "While the ledger is locked, the worker should log a retry in 1s,"
-            f" it logged {', '.join(pauses) or 'none'} and the state is {result.state}."
+            f" but it logged {first_pause or 'no retry'} and the state is {result.state}."
         )
-        wanted, found = ("RETRY", False, 1, 1), []
-
-        def look():
-            [waiting] = app.control.inspect(timeout=10, limit=1).scheduled().values()
-            found.append((result.state, result.ready(), len(waiting), redis.hlen("unacked")))
-            return found[-1] == wanted
-
-        # The worker acknowledges the first message once it knows that the second one is sent. A busy machine may be late.
-        assert wait_until(look, 4), (
-            "A task that waits for its retry should be RETRY and not ready, one that is scheduled and one that is not"
-            f" acknowledged; it is {found[-1]}."
+        # The worker acknowledges the first message once it knows that the second one is sent,
+        # which may take a while on a busy machine.
+        wanted = ("RETRY", False, 1, 1)
+        wait_until(lambda: state_and_counts() == wanted, 4)
+        found = state_and_counts()
+        assert found == wanted, (
+            "A task that waits for its retry should be in the state RETRY and not ready, with one"
+            f" scheduled task and one unacknowledged message, but these were found: {found}."
         )
     assert_result("enter_request, once the lock is gone,", result, 100.0)
 
@@ -164,25 +173,24 @@ def test_a_locked_ledger_is_tried_again(worker, app, redis, ledger):
     "try-again",
 )
 def test_the_task_gives_up(app, ledger):
-    """max_retries is an option of @app.task. retry_backoff doubles the pause, and retry_jitter would pick it at random."""
-    reasons = []
+    """max_retries is an option of @app.task. retry_backoff doubles the pause, and retry_jitter
+    would pick it at random."""
+    enter_request = find_task(app, ENTER)
+    with locked(ledger) as lock, retries() as reasons:
 
-    def note(reason, **_):
-        reasons.append(str(reason))
-        if len(reasons) > 6:  # too many already
-            lock.rollback()
+        def unlock_after_too_many(**_):
+            if len(reasons) > 6:
+                lock.rollback()
 
-    signals.task_retry.connect(note)
-    try:
-        with locked(ledger) as lock:
-            # Run here, where retries don't wait. Twice, as a pause at random may be right by chance.
-            states = [find_task(app, NAME).apply(("gift", 100)).state for _ in range(2)]
-    finally:
-        signals.task_retry.disconnect(note)
-    pauses = re.findall(r"Retry in (\w+)", " ".join(reasons))
-    assert (states, pauses) == (["FAILURE"] * 2, ["1s", "2s", "4s"] * 2), (
-        "If the ledger stays locked, enter_request should be retried after 1s, 2s and 4s, and be FAILURE;"
-        f" called twice, it was retried after {', '.join(pauses) or 'none'}, and is {states[0]}."
+        with connected(signals.task_retry, unlock_after_too_many):
+            # apply() doesn't wait before a retry. A random pause may be right once by chance.
+            first = enter_request.apply(("gift", 100))
+            second = enter_request.apply(("gift", 100))
+    found = [first.state, second.state], pauses(" ".join(reasons))
+    assert found == (["FAILURE"] * 2, ["1s", "2s", "4s"] * 2), (
+        "If the ledger stays locked, enter_request should be retried after 1s, 2s and 4s and then"
+        f" fail; called twice, it was retried after {', '.join(found[1]) or 'no pause'},"
+        f" and its state is {first.state}."
     )
 
 
@@ -190,10 +198,10 @@ def test_the_task_gives_up(app, ledger):
 def test_what_cannot_succeed_is_not_tried_again(worker, app, ledger):
     """autoretry_for should list only what may work later: sqlite3's OperationalError."""
     before = len(worker.logs())
-    result = find_task(app, NAME).delay("bonus", {})
+    result = find_task(app, ENTER).delay("bonus", {})
     wait_until(lambda: result.ready() or "Retry in" in worker.logs()[before:], 5)
     assert "Retry in" not in worker.logs()[before:], (
-        'enter_request("bonus", {}) should fail at once, it was retried.'
+        'enter_request("bonus", {}) should fail at once, but it was retried.'
     )
     with assert_raises(
         sqlite3.ProgrammingError, 'enter_request("bonus", {}) should raise ProgrammingError'
@@ -207,9 +215,9 @@ def test_what_cannot_succeed_is_not_tried_again(worker, app, ledger):
 )
 def test_limits(app, kind, option, wanted):
     """soft_time_limit and time_limit are options of @app.task, in seconds."""
-    found = getattr(find_task(app, NAME), option)
+    found = getattr(find_task(app, ENTER), option)
     assert found == wanted, (
-        f"The {kind} limit of enter_request should be {wanted} seconds, it is {found}."
+        f"The {kind} limit of enter_request should be {wanted} seconds, but it is {found}."
     )
 
 
@@ -223,9 +231,9 @@ KILLED = pytest.mark.step(
 @pytest.mark.parametrize("option", ["acks_late", "reject_on_worker_lost"])
 def test_settings_for_killed_tasks(app, option):
     """celeryconfig.py needs task_acks_late and task_reject_on_worker_lost, both True."""
-    found = getattr(find_task(app, NAME), option)
+    found = getattr(find_task(app, ENTER), option)
     assert found is True, (
-        f"celeryconfig.py should set task_{option} to True: for enter_request it is {found}."
+        f"celeryconfig.py should set task_{option} to True, but enter_request has {found}."
     )
 
 
@@ -233,12 +241,12 @@ def test_settings_for_killed_tasks(app, option):
 @pytest.mark.isolated(slow_tasks=True, env={"SLOW_TASKS_LOOK": "0.2"})
 def test_a_killed_task_enters_once(celery_setup, app, ledger, redis):
     """celeryconfig.py needs task_acks_late and task_reject_on_worker_lost, both True."""
-    result = app.tasks["slow.killed"].delay(NAME, "pay", 2000)
+    result = app.tasks["slow.killed"].delay(ENTER, "pay", 2000)
     assert_result(
         "A task whose process is killed after the entry should run again: it", result, 2000.0
     )
-    runs = int(redis.get("runs"))
-    assert runs == 2, f"A task whose process is killed should run twice, it ran {runs} time(s)."
+    runs = redis.get("runs")
+    assert runs == "2", f"A task whose process is killed should run twice, but it ran {runs} times."
 
 
 @pytest.mark.step(
@@ -246,8 +254,9 @@ def test_a_killed_task_enters_once(celery_setup, app, ledger, redis):
     "when-the-worker-is-killed",
 )
 def test_settings_and_the_other_tasks(worker, app):
-    """broker_transport_options is a dictionary, its visibility_timeout is in seconds. Nothing else changes in this chapter."""
+    """broker_transport_options is a dictionary, its visibility_timeout is in seconds.
+    Nothing else changes in this chapter."""
     assert_setting(app, "broker_transport_options", {"visibility_timeout": 3600})
     assert_setting(app, "result_expires", 3600)
-    assert_listed(worker, [f"tasks.math.{name}_request" for name in MATH])
+    assert_listed(worker, MATH_TASKS)
     assert_task_returns(app, "tasks.math.xsum_request", ([1, 2, 3],), 6)
