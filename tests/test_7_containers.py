@@ -1,17 +1,22 @@
-"""Chapter 7's workers in Docker containers, as `make chapter-7-up WORKERS=3` starts them: `make test-docker` runs this."""
+"""Chapter 7's workers in containers, as `make chapter-7-up WORKERS=3` starts them.
+
+make test-docker runs this.
+"""
 
 import gc
 import re
 
+import pytest
 from celery import Celery, group
 from support.assertions import WARM_STOP
 from support.checkout import docker
+from support.names import ENTER
 
 from course.waiting import wait_until
 
-pytest_plugins = "checkout"
+pytest_plugins = "support.checkout"
 
-# A task that lasts, and tells which container ran it. It is added to a copy of the chapter.
+# A task that takes its time and returns the container that ran it, added to a copy of the chapter.
 NAP = """
 
 @app.task
@@ -23,60 +28,102 @@ def nap(seconds):
 """
 
 
-def test_three_workers_share_a_group_and_one_is_stopped(checkout):
+@pytest.fixture
+def started(checkout):
+    """A checkout whose chapter 7 runs in containers."""
     with (checkout.folder / "chapters/7-routing/tasks/math.py").open("a") as code:
         code.write(NAP)
     checkout.make("chapter-7-up WORKERS=3 ARGS='-c 2'")
-    containers = checkout.containers()
-    services = [each["Config"]["Labels"]["com.docker.compose.service"] for each in containers]
-    workers = [found for found, name in zip(containers, services, strict=True) if name == "worker"]
-    assert sorted(services) == ["ledger", "redis", "worker", "worker", "worker"], (
-        f"WORKERS=3 should start three workers, and one for the ledger, beside Redis; there are {services}."
-    )
-    users = {
-        found["Config"]["User"]
-        for found, name in zip(containers, services, strict=True)
-        if name != "redis"
-    }
-    assert users == {"celery"}, f"The workers should run as the user celery, they run as {users}."
-    published = "".join(docker("port", each["Id"]) for each in containers).strip()
-    wanted = f"6379/tcp -> 127.0.0.1:{checkout.port}"
-    assert published == wanted, (
-        f"Redis alone should be published, on loopback; there are {published}."
-    )
-    logs = checkout.terminal("make logs")
-    url = f"redis://127.0.0.1:{checkout.port}/0"
+    return checkout
+
+
+@pytest.fixture
+def client(started):
+    """A client of the workers, which it waits for."""
+    url = f"redis://127.0.0.1:{started.port}/0"
     app = Celery(broker=url, backend=url, set_as_current=False)
     wait_until(lambda: len(app.control.ping(timeout=2)) == 4, 60)
-    found = app.control.inspect(timeout=10, limit=4).active_queues() or {}
-    taken = sorted(queue["name"] for queues in found.values() for queue in queues)
-    assert taken == ["celery"] * 3 + ["ledger"], (
-        f"The ledger's worker alone should take its queue: {taken}."
+    return app
+
+
+def service_of(container):
+    return container["Config"]["Labels"]["com.docker.compose.service"]
+
+
+def workers_of(checkout):
+    """Return what Docker says about the containers of the service worker."""
+    return [found for found in checkout.containers() if service_of(found) == "worker"]
+
+
+def assert_services(checkout):
+    """Fail unless three workers, and one for the ledger, run beside Redis, as the right user."""
+    containers = checkout.containers()
+    services = sorted(map(service_of, containers))
+    assert services == ["ledger", "redis", "worker", "worker", "worker"], (
+        "WORKERS=3 should start three workers, and one for the ledger, beside Redis,"
+        f" but it started {services}."
     )
-    balance = app.signature("tasks.ledger.enter_request", ["pay", 2000], app=app).apply_async(
-        queue="ledger"
+    published = ""
+    for container in containers:
+        user = container["Config"]["User"]
+        assert service_of(container) == "redis" or user == "celery", (
+            f"{service_of(container)} should run as the user celery, but it runs as {user!r}."
+        )
+        published += docker("port", container["Id"])
+    wanted = f"6379/tcp -> 127.0.0.1:{checkout.port}"
+    assert published.strip() == wanted, (
+        f"Redis alone should be published, on loopback, but these are: {published}."
     )
-    assert balance.get(timeout=30) == 2000.0, "The ledger's worker should keep an amount."
-    result = group(
-        app.signature("tasks.math.nap", [0.1], app=app) for _ in range(300)
-    ).apply_async()
+
+
+def assert_queues(app):
+    """Fail unless the ledger's worker alone consumes from its queue, and its task succeeds."""
+    replies = app.control.inspect(timeout=10, limit=4).active_queues() or {}
+    consumed = []
+    for queues in replies.values():
+        for queue in queues:
+            consumed.append(queue["name"])
+    assert sorted(consumed) == ["celery", "celery", "celery", "ledger"], (
+        "Three workers should consume from celery and one from ledger, but the queues are"
+        f" {sorted(consumed)}."
+    )
+    enter_request = app.signature(ENTER, ["pay", 2000], app=app)
+    balance = enter_request.apply_async(queue="ledger").get(timeout=30)
+    assert balance == 2000.0, (
+        f"The ledger's worker should return the balance 2000.0, but it returned {balance}."
+    )
+
+
+def assert_group_outlives_a_stop(app, workers):
+    """Fail unless three workers finish a group although one of them is stopped."""
+    nap = app.signature("tasks.math.nap", [0.1], app=app)
+    result = group([nap] * 300).apply_async()
     wait_until(lambda: result.completed_count() >= 60, 60)
     docker("stop", "-t", str(WARM_STOP), workers[0]["Id"])
-    # A worker that ends in the instant in which it takes a message takes that along.
+    # A worker that exits in the instant in which it takes a message takes that along.
     wait_until(lambda: result.completed_count() >= 299, 60)
     hosts = [each.get() for each in result.results if each.ready()]
     assert len(hosts) >= 299, (
-        f"All 300 results should come, though a worker was stopped; {len(hosts)} came."
+        f"All 300 results should arrive although a worker was stopped, but {len(hosts)} arrived."
     )
-    names = sorted(each["Config"]["Hostname"] for each in workers)
-    assert sorted(set(hosts)) == names, f"All of {names} should share the group, {set(hosts)} did."
-    result.clear()  # while the server that is told of it is there
-    gc.collect()
-    checkout.make("down")
+    names = sorted(worker["Config"]["Hostname"] for worker in workers)
+    assert sorted(set(hosts)) == names, (
+        f"The workers {names} should share the group, but {sorted(set(hosts))} ran it."
+    )
+    result.clear()
+
+
+def test_three_workers_share_a_group_and_one_is_stopped(started, client):
+    assert_services(started)
+    logs = started.terminal("make logs")
+    assert_queues(client)
+    assert_group_outlives_a_stop(client, workers_of(started))
+    gc.collect()  # a result unsubscribes when it is deleted, which needs the server
+    started.make("down")
     logs.ends()
-    told = set(re.findall(r"(worker[-_]\d+) .*math\.nap\[", logs.text()))
-    assert len(told) == 3, (
-        f"make logs should show the tasks of three workers, it shows those of {told}."
+    shown = set(re.findall(r"(worker[-_]\d+) .*math\.nap\[", logs.text()))
+    assert len(shown) == 3, (
+        f"make logs should show the tasks of three workers, but it shows those of {shown}."
     )
-    left = [each["Name"] for each in checkout.containers()]
-    assert not left, f"make down should remove all containers, it left {left}."
+    left = [container["Name"] for container in started.containers()]
+    assert not left, f"make down should remove all containers, but it left {left}."

@@ -1,11 +1,10 @@
-"""Chapter 7: two queues, and which task goes into which."""
+"""Chapter 7: two queues, and which task is sent to which."""
 
 import sqlite3
-import subprocess
 from contextlib import closing
 
 import pytest
-from celery import chord, signals
+from celery import chord
 from celery.exceptions import QueueNotFound
 from support.assertions import (
     assert_listed,
@@ -16,38 +15,38 @@ from support.assertions import (
     find_task,
     wait_until_ready,
 )
+from support.commands import run_celery
+from support.names import ADD, ENTER, MATH_TASKS, XSUM
+from support.signals import published_queues
 
-from course.environment import PROGRAMS
 from course.waiting import wait_until
-
-ENTER = "tasks.ledger.enter_request"
-MATH = ["add", "sub", "mul", "divide", "xsum"]
 
 
 @pytest.fixture
 def enter(app, ledger):
-    """The chapter's task, whose route leads into a queue that is there."""
-    found = find_task(app, ENTER)
+    """The chapter's task, whose route leads to an existing queue."""
+    task = find_task(app, ENTER)
     try:
         app.amqp.router.route({}, ENTER)
     except QueueNotFound as error:
         raise AssertionError(
-            f"enter_request should go into the queue ledger, and raised: {error}"
+            f"enter_request should be sent to the queue ledger, but this was raised: {error}"
         ) from None
-    return found
+    return task
 
 
 @pytest.fixture
 def queues(app):
-    """A list of the queues that this test's messages were sent into."""
-    sent = []
+    """The queues that this test's messages are sent to."""
+    with published_queues() as queues:
+        yield queues
 
-    def note(exchange, routing_key, **_):
-        sent.append(exchange or routing_key)
 
-    signals.before_task_publish.connect(note)
-    yield sent
-    signals.before_task_publish.disconnect(note)
+def assert_sent_to(queues, wanted, name):
+    """Fail unless the first message was sent to this queue, and it was the only one."""
+    assert queues == [wanted], (
+        f"{name} should be sent to the queue {wanted}, but it was sent to {', '.join(queues)}."
+    )
 
 
 def test_lesson(lesson):
@@ -60,7 +59,8 @@ def test_banner_lists_both_queues(worker):
     banner = worker.logs().partition("[queues]")[2].partition("[tasks]")[0]
     found = [line.split()[1] for line in banner.splitlines() if ".>" in line]
     assert found == ["celery", "ledger"], (
-        f"The worker should list the queues celery and ledger when it starts, it lists {', '.join(found)}."
+        "The worker should list the queues celery and ledger when it starts, but it lists"
+        f" {', '.join(found) or 'none'}."
     )
 
 
@@ -68,21 +68,19 @@ def test_banner_lists_both_queues(worker):
 def test_the_ledger_has_a_queue(celery_setup, enter, queues):
     """task_routes is a dictionary from names to queues: {"tasks.ledger.*": {"queue": "ledger"}}."""
     result = enter.delay("rent", -500)
-    assert queues == ["ledger"], (
-        f"enter_request should go into the queue ledger, it went into {queues[0]}."
-    )
+    assert_sent_to(queues, "ledger", "enter_request")
     assert_result('enter_request.delay("rent", -500)', result, -500.0)
 
 
 @pytest.mark.step("the other tasks go into `celery`", "two-queues")
-@pytest.mark.parametrize("name", MATH)
+@pytest.mark.parametrize("name", MATH_TASKS)
 def test_the_rest_goes_into_celery(celery_setup, app, queues, name):
     """The route's name should fit tasks of tasks.ledger alone."""
-    arguments = ([9, 3],) if name == "xsum" else (9, 3)
-    find_task(app, f"tasks.math.{name}_request").delay(*arguments).get(timeout=10)
-    assert queues == ["celery"], (
-        f"{name}_request should go into the queue celery, it went into {queues[0]}."
-    )
+    arguments = (9, 3)
+    if name == XSUM:
+        arguments = ([9, 3],)
+    find_task(app, name).delay(*arguments).get(timeout=10)
+    assert_sent_to(queues, "celery", name)
 
 
 @pytest.mark.step(
@@ -92,15 +90,13 @@ def test_a_misspelt_queue_is_an_error(celery_setup, enter, redis):
     """task_create_missing_queues is True unless you set it."""
     with assert_raises(QueueNotFound, 'apply_async(queue="leger") should raise QueueNotFound'):
         enter.apply_async(("rent", -500), queue="leger")
-    assert not redis.exists("leger"), (
-        "Nothing should be sent into the queue leger, and a message was."
-    )
+    assert not redis.exists("leger"), "No message should be sent to the queue leger, but one was."
 
 
 @pytest.mark.step("the tasks and the settings of chapter 6 are still there", "two-queues")
 def test_what_chapter_6_had(worker, app):
     """Nothing else changes in this chapter."""
-    assert_listed(worker, [ENTER, *(f"tasks.math.{name}_request" for name in MATH)])
+    assert_listed(worker, [ENTER, *MATH_TASKS])
     for name in ("task_acks_late", "task_reject_on_worker_lost"):
         assert_setting(app, name, True)
     assert_setting(app, "result_expires", 3600)
@@ -115,12 +111,12 @@ def test_what_chapter_6_had(worker, app):
 def test_a_worker_for_each_queue(celery_setup, app, enter, redis, app_under_test):
     """Both need the first step: -X and -Q choose from the queues in task_queues."""
     result = enter.delay("pay", 2000)
-    assert_task_returns(app, "tasks.math.add_request", (4, 4), 8)
+    assert_task_returns(app, ADD, (4, 4), 8)
     waiting = redis.llen("ledger")
     assert waiting == 1, (
-        f"With -X ledger, 1 message should wait in the queue ledger, {waiting} wait there."
+        f"With -X ledger, 1 message should wait in the queue ledger, but {waiting} wait there."
     )
-    # Its -X is instead of -X ledger.
+    # This -X replaces the -X ledger that each worker of the test has.
     wait_until_ready(app_under_test.add_worker(["-X", "celery", "-Q", "ledger", "-n", "ledger@%h"]))
     assert_result("enter_request, with a second worker and its -Q ledger,", result, 2000.0)
 
@@ -130,38 +126,38 @@ def test_a_worker_for_each_queue(celery_setup, app, enter, redis, app_under_test
 
 def test_a_call_names_another_queue(celery_setup, enter, queues):
     result = enter.apply_async(("rent", -500), queue="celery")
-    assert queues == ["celery"], (
-        f"The queue of the call should win over the route, it went into {queues[0]}."
-    )
+    assert_sent_to(queues, "celery", 'apply_async(queue="celery")')
     assert_result('enter_request.apply_async(("rent", -500), queue="celery")', result, -500.0)
 
 
 def test_a_misspelt_route_is_an_error(app, monkeypatch):
     monkeypatch.setitem(app.conf, "task_routes", {"tasks.ledger.*": {"queue": "leger"}})
     with assert_raises(
-        QueueNotFound, "A route into a queue that isn't listed should raise QueueNotFound"
+        QueueNotFound, "A route to a queue that isn't listed should raise QueueNotFound"
     ):
         find_task(app, ENTER).delay("rent", -500)
 
 
-def test_a_misspelt_pattern_is_none(app, monkeypatch):
+def test_a_misspelt_pattern_has_no_effect(app, monkeypatch):
     monkeypatch.setitem(app.conf, "task_routes", {"tasks.leger.*": {"queue": "ledger"}})
     found = app.amqp.router.route({}, ENTER)["queue"].name
     assert found == "celery", (
-        f"Where no pattern fits, a task should go into the queue celery, not {found}."
+        "A task that no pattern matches should be sent to the queue celery, but its queue is"
+        f" {found}."
     )
 
 
 def test_a_chord_crosses_queues(celery_setup, app, enter, queues):
-    xsum = find_task(app, "tasks.math.xsum_request")
+    xsum = find_task(app, XSUM)
     assert_result("enter_request", enter.delay("rent", -500), -500.0)
     assert_result(
         "A chord across queues",
         chord([enter.s("rent", -500), enter.s("rent", 0)], xsum.s())(),
         -1000.0,
     )
-    assert queues == ["ledger"] * 3, (
-        f"The header should go into the queue ledger, it went into {queues}."
+    assert queues == ["ledger", "ledger", "ledger"], (
+        "The first call and the two of the chord's header should be sent to the queue ledger,"
+        f" but they were sent to {queues}."
     )
 
 
@@ -171,10 +167,10 @@ def test_a_retry_stays_in_its_queue(celery_setup, app, enter, ledger):
         result = enter.apply_async(("gift", 100), queue="celery")
         inspect = app.control.inspect(timeout=10, limit=1)
         wait_until(lambda: result.state == "RETRY" and any(inspect.scheduled().values()), 5)
-        [[waiting]] = inspect.scheduled().values()
-    found = waiting["request"]["delivery_info"]["routing_key"]
+        [[scheduled]] = inspect.scheduled().values()
+    found = scheduled["request"]["delivery_info"]["routing_key"]
     assert found == "celery", (
-        f"A retry should wait in the queue that the call was in, celery, not in {found}."
+        f"A retry should be sent to the queue of its call, celery, but it was sent to {found}."
     )
     assert_result("enter_request, once the lock is gone,", result, 100.0)
 
@@ -183,11 +179,11 @@ def test_a_retry_stays_in_its_queue(celery_setup, app, enter, ledger):
 def test_purge_empties_both_queues(app, enter, app_under_test):
     redis = app_under_test.broker.client
     enter.delay("pay", 1)
-    find_task(app, "tasks.math.add_request").delay(4, 4)
-    command = [PROGRAMS / "celery", "-A", "tasks", "purge", "-f"]
-    at = {"cwd": app_under_test.folder, "env": app_under_test.env}
-    said = subprocess.run(command, capture_output=True, text=True, check=True, **at).stdout.strip()
-    left = redis.llen("celery"), redis.llen("ledger")
-    assert left == (0, 0) and "2 messages" in said and "2 known task queues" in said, (
-        f"celery purge should drop 2 messages from 2 queues; it said {said!r}, and {left} are left."
+    find_task(app, ADD).delay(4, 4)
+    status, output = run_celery(app_under_test, "purge", "-f")
+    assert status == 0 and "2 messages" in output and "2 known task queues" in output, (
+        "celery purge should delete 2 messages from 2 queues, but it exited with"
+        f" {status} and printed {output!r}."
     )
+    left = redis.llen("celery"), redis.llen("ledger")
+    assert left == (0, 0), f"celery purge should leave both queues empty, but {left} are left."
