@@ -1,157 +1,282 @@
-"""Show, live, what travels through Redis between client, broker, worker and result backend: a line each.
+"""Show, live, what travels through Redis between client, broker, worker and result backend.
 
-It is read from Redis' own MONITOR, without what only keeps Celery going. MONITOR costs a server up to half its speed:
-it is for learning, not for production.
+It is read from MONITOR, which can halve a server's speed: it is for learning, not for production.
 """
 
-import ast
+import argparse
 import json
 import os
-import re
 import sys
 import time
-from collections import Counter
 
 import redis
 
 from course.environment import URLS, redis_port
+from course.events import Reader, parse_command
 
-LINE = re.compile(r"([\d.]+) \[(\d+) \S+\] (.*)", re.DOTALL)  # seconds, database, words
-WORD = re.compile(
-    r'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL
-)  # without a step back: words may have 10 MB
-RESULT, CHORD = "celery-task-meta-", "celery-taskset-meta-"
-WIDTH = 60  # characters of an argument or a result that are shown
-UNREADABLE = (ValueError, TypeError, LookupError, RecursionError)
-
-
-def cut(text):
-    """Return a text on one line, cut where it is long."""
-    text = " ".join(str(text)[: 9 * WIDTH].split())
-    return text if len(text) <= WIDTH else text[: WIDTH - 1] + "…"
-
-
-def read(text):
-    """Return a message's headers, its delivery tag, and the call that it makes with the beginning of its id."""
-    try:
-        message = json.loads(text)
-        message = message[0] if isinstance(message, list) else message
-        headers, tag = dict(message["headers"]), str(message["properties"]["delivery_tag"])
-    except UNREADABLE:
-        headers, tag = {}, None
-    if not headers.get("task"):
-        return headers, tag, f"an unreadable message ({cut(text)})"
-    keywords = headers.get("kwargsrepr")
-    keywords = f" {keywords}" if keywords not in (None, "{}") else ""
-    arguments = f"{headers.get('argsrepr') or '(…)'}{keywords}"
-    return headers, tag, f"{cut(headers['task'])}{cut(arguments)} {str(headers.get('id'))[:8]}"
+PAUSE = 3  # seconds without an event, after which the clock starts again
+LONG_PAUSE = 60  # the same, while a task is unfinished
+PATIENCE = 0.3  # seconds that a line is held back until its group is known
+IN_FULL = 2  # members of a group that are shown in full
+FINAL_STATES = ("SUCCESS", "FAILURE", "REVOKED")
+DIM = 2
+COLOURS = (36, 33, 35, 32, 34, 31)
+COUNTED = {
+    "send": "sent",
+    "take": "taken",
+    "ack": "acknowledged",
+    "store": "results stored",
+    "join": "joined the chord",
+    "arrive": "results arrived",
+    "back": "went back",
+}
 
 
-def result(text, at=None):
-    """Return the state and the value that a stored result has."""
-    try:
-        found = json.loads(text)
-        state, value = (found[at], found[at + 1]) if at else (found["status"], found["result"])
-        if isinstance(value, dict) and "exc_type" in value:
-            value = f"{value['exc_type']}: {' '.join(map(str, value['exc_message']))}"
-        return f"{state} {cut(value)}"
-    except UNREADABLE:
-        return f"something unreadable ({cut(text)})"
+def describe_result(event):
+    """Return the state and value of an event, and the beginning of its task's id."""
+    return f"{event['state']} {event['value']} for {event['id'][:8]}"
 
 
-class Watch:
-    """Turns commands into sentences; remembers which messages are taken or on their way back, and a chord's results."""
+def describe_call(event):
+    """Return the call of an event, and the beginning of its task's id."""
+    return f"{event['call']} {event['id'][:8]}".rstrip()
+
+
+def find_route(event, worker):
+    """Return who sends an event to whom."""
+    match event["what"]:
+        case "wait":
+            return "client … backend"
+        case "send" | "back":
+            sender = event["sender"]
+            return f"{sender} → broker"
+        case "take":
+            return f"broker → {worker}"
+        case "ack":
+            return f"{worker} → broker"
+        case "arrive":
+            return "backend → client"
+    return f"{worker} → backend"
+
+
+def describe(event):
+    """Return what an event is."""
+    match event["what"]:
+        case "wait":
+            return f"waits for {event['id'][:8]}"
+        case "send":
+            return f"{describe_call(event)} waits in queue '{event['queue']}'"
+        case "back":
+            return f"{describe_call(event)} goes back into queue '{event['queue']}'"
+        case "take":
+            return f"{describe_call(event)} is taken"
+        case "ack":
+            return f"{describe_call(event)} is acknowledged"
+        case "arrive":
+            return f"{describe_result(event)} arrives"
+        case "join":
+            chord = f"the chord {event['chord'][:8]}, number {event['number']}"
+            return f"{event['state']} {event['value']} joins {chord}"
+    if "kept" in event:
+        return f"{describe_result(event)}, kept for {event['kept']} s"
+    return f"{describe_result(event)}, kept for ever"
+
+
+def sentence(event, worker="worker"):
+    """Return an event's line without its time, in two parts: who to whom, and what."""
+    text = describe(event)
+    if event["what"] == "take" and "until" in event:
+        text += ", and is held"
+    if "until" in event:
+        text += f" until {event['until']}"
+    return find_route(event, worker), text
+
+
+class JsonPrinter:
+    """Prints each event as a line of JSON, with seconds since the first."""
 
     def __init__(self):
-        self.taken, self.joined, self.returning, self.waited = {}, Counter(), set(), set()
+        self.begin = None
 
-    def sentence(self, words):
-        """Return the line that a command deserves, or None."""
-        match [words[0].upper(), *words[1:]]:
-            case ["LPUSH" | "RPUSH", queue, text, *_] if not queue.endswith(".pidbox"):
-                headers, tag, name = read(text)
-                queue = queue.partition("\x06")[0]  # a queue has a list for each priority
-                if tag in self.returning:
-                    self.returning.remove(tag)
-                    return f"worker → broker   {name} goes back into queue '{queue}'"
-                sender = (
-                    "worker" if headers.get("parent_id") or headers.get("retries") else "client"
-                )
-                held = f" until {headers['eta']}" if headers.get("eta") else ""
-                return f"{sender} → broker   {name} waits in queue '{queue}'{held}"
-            case ["HSET", "unacked", tag, text]:
-                self.taken[tag] = name = read(text)[2]
-                return f"broker → worker   {name} is taken"
-            case ["HGET", "unacked", tag]:
-                # Celery reads a taken message in order to put it back: it deletes it next, and then pushes it.
-                self.returning.add(tag)
-            case ["HDEL", "unacked", tag]:
-                name = self.taken.pop(tag, None)
-                return (
-                    name
-                    and tag not in self.returning
-                    and f"worker → broker   {name} is acknowledged"
-                )
-            case ["SUBSCRIBE", key] if key.startswith(RESULT) and key not in self.waited:
-                self.waited.add(key)
-                return f"client … backend  waits for {key[len(RESULT) :][:8]}"
-            case ["SETEX", key, _, text] | ["SET", key, text, *_] if key.startswith(RESULT):
-                seconds = words[2:3] if words[0].upper() == "SETEX" else words[4:]
-                kept = f"kept for {seconds[0]} s" if seconds else "kept for ever"
-                return f"worker → backend  {result(text)} for {key[len(RESULT) :][:8]}, {kept}"
-            case ["ZADD", key, _, text] if key.startswith(CHORD) and key.endswith(".j"):
-                self.joined[key] += 1
-                chord = f"the chord {key[len(CHORD) :][:8]}, number {self.joined[key]}"
-                return f"worker → backend  {result(text, 2)} joins {chord}"
+    def show(self, event):
+        if self.begin is None:
+            self.begin = event["t"]
+        event["t"] = round(event["t"] - self.begin, 3)
+        print(json.dumps(event), flush=True)
+
+    def flush(self):
+        """Do nothing: no line is held back."""
 
 
-def watch(url):
-    """Print what travels through a database, for ever; goes on after a restart of the server."""
-    # With less than a megabyte at a time, redis-py reads a message of 10 MB for several seconds.
+class Printer:
+    """Prints events as lines for people: the first members of a group in full, the rest counted."""
+
+    def __init__(self):
+        self.coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        self.begin = None
+        self.last = 0.0
+        self.workers = set()
+        self.unfinished = set()  # ids of tasks
+        self.colours = {}  # by task id
+        self.waits = {}  # events that are held back, by task id
+        self.members = {}  # ids of the members that are shown in full, by group
+        self.held = []  # events of other members
+
+    def show(self, event):
+        """Print an event, or hold it back."""
+        if event["what"] == "wait":
+            self.waits[event["id"]] = event
+            return
+        wait = self.waits.pop(event["id"], None)
+        if self.is_counted(event):
+            if self.ends_group(event):
+                self.print_held()
+            self.held.append(event)
+            return
+        if self.ends_group(event):
+            self.print_held()
+        if wait:
+            self.print_event(wait)
+        self.print_event(event)
+
+    def ends_group(self, event):
+        """Return whether an event isn't one of the group whose events are held back."""
+        is_last = event["what"] == "join" and event["number"] == event.get("size")
+        return is_last or not self.held or self.held[0]["group"] != event.get("group")
+
+    def is_counted(self, event):
+        """Return whether an event is only counted, as one of a group's later members."""
+        group = event.get("group")
+        if not group or (event["what"] == "join" and event["number"] == event.get("size")):
+            return False
+        members = self.members.setdefault(group, [])
+        if event["id"] not in members and len(members) < IN_FULL:
+            members.append(event["id"])
+        return event["id"] not in members
+
+    def flush(self):
+        """Print what is held back."""
+        for wait in self.waits.values():
+            self.print_event(wait)
+        self.waits = {}
+        self.print_held()
+
+    def print_held(self):
+        """Print the events that are held back: those of one member in full, else their counts."""
+        held = self.held
+        self.held = []
+        ids = {event["id"] for event in held}
+        if len(ids) == 1:
+            for event in held:
+                self.print_event(event)
+        elif held:
+            counts = []
+            for what, text in COUNTED.items():
+                number = sum(event["what"] == what for event in held)
+                if number:
+                    counts.append(f"{number} {text}")
+            self.print_line(held[-1]["t"], "", f"{len(ids)} more of the group: {', '.join(counts)}")
+        for event in held:
+            self.note_state(event)
+
+    def print_event(self, event):
+        """Print an event in full."""
+        if event.get("worker"):
+            self.workers.add(event["worker"])
+        route, text = sentence(event, self.name_worker(event))
+        self.print_line(event["t"], route, text, event["id"])
+        self.note_state(event)
+
+    def name_worker(self, event):
+        """Return the name of an event's worker if there are several, without what they share."""
+        name = event.get("worker")
+        if not name or len(self.workers) < 2:
+            return "worker"
+        short_names = {worker.partition("@")[0] for worker in self.workers}
+        if len(short_names) == len(self.workers):
+            return name.partition("@")[0]
+        return name
+
+    def note_state(self, event):
+        """Remember whether the event's task is unfinished."""
+        if event.get("state") in FINAL_STATES:
+            self.unfinished.discard(event["id"])
+        elif event["what"] in ("send", "take", "back"):
+            self.unfinished.add(event["id"])
+
+    def print_line(self, seconds, route, text, task_id=""):
+        """Print a line with its time, after a blank line and from zero if there was a pause."""
+        pause = LONG_PAUSE if self.unfinished else PAUSE
+        if self.begin is None:
+            self.begin = seconds
+        elif seconds - self.last > pause:
+            print()
+            self.begin = seconds
+        self.last = seconds
+        if self.coloured:
+            text = f"\033[{self.choose_colour(task_id)}m{text}\033[0m"
+        print(f"{max(0, seconds - self.begin):8.3f}  {route:<16}  {text}", flush=True)
+
+    def choose_colour(self, task_id):
+        """Return the number of a task's colour; neighbours differ."""
+        if not task_id:
+            return DIM
+        if task_id not in self.colours:
+            self.colours[task_id] = COLOURS[len(self.colours) % len(COLOURS)]
+        return self.colours[task_id]
+
+
+def read_events(connection, database, reader, printer):
+    """Print the events of a connection that monitors, until it fails."""
+    while True:
+        if not connection.can_read(timeout=PATIENCE):
+            printer.flush()
+            continue
+        command = parse_command(connection.read_response())
+        if not command or command.database != database:
+            continue
+        event = reader.event(command)
+        if event:
+            printer.show(event)
+
+
+def watch(url, printer):
+    """Print what travels through a database, for ever; wait while the server is away."""
+    # With less than a megabyte at a time, redis-py takes seconds to read a message of 10 MB.
     options = {"encoding_errors": "replace", "decode_responses": True, "socket_read_size": 2**20}
-    client = redis.Redis.from_url(
-        url, socket_timeout=None, **options
-    )  # redis 8 waits 5 seconds otherwise
+    client = redis.Redis.from_url(url, socket_timeout=None, **options)
     database = client.connection_pool.connection_kwargs.get("db") or 0
-    monitor, begin, lost = Watch(), None, False
+    reader = Reader()
+    greeting = f"What travels through {url}; Ctrl-C ends this."
     while True:
         connection = client.connection_pool.make_connection()
         try:
             connection.send_command("MONITOR")
             connection.read_response()
-            print(
-                "Redis is back." if lost else f"What travels through {url}; Ctrl-C ends this.",
-                flush=True,
-            )
-            lost = False
-            while True:
-                line = LINE.match(connection.read_response())
-                if not line or int(line[2]) != database:
-                    continue
-                # A word is quoted as in C, which is how Python writes bytes.
-                words = [ast.literal_eval("b" + word) for word in WORD.findall(line[3])]
-                if sentence := monitor.sentence([word.decode(errors="replace") for word in words]):
-                    begin = begin or float(line[1])
-                    shown = "".join(
-                        each if each.isprintable() else "?" for each in sentence[: 9 * WIDTH]
-                    )
-                    print(f"{float(line[1]) - begin:8.3f}  {shown}", flush=True)
+            if greeting:
+                print(greeting, file=sys.stderr, flush=True)
+            greeting = ""
+            read_events(connection, database, reader, printer)
         except redis.ConnectionError as error:
-            if not lost:
-                print(
-                    f"No Redis answers at {url} ({error}): waiting; make redis starts one.",
-                    flush=True,
-                )
-            lost = True
+            if greeting != "Redis is back.":
+                problem = f"No Redis answers at {url} ({error})"
+                print(f"{problem}: waiting; make redis starts one.", file=sys.stderr, flush=True)
+            greeting = "Redis is back."
             time.sleep(0.5)
         finally:
             connection.disconnect()
 
 
-def main(url=""):
-    url = url or os.environ.get(URLS[0]) or f"redis://127.0.0.1:{redis_port()}/0"
+def main(*words):
+    """Watch the database of a URL, or else the learner's; with --json, print events as JSON."""
+    parser = argparse.ArgumentParser(prog="make messages", description=__doc__)
+    parser.add_argument("url", nargs="?", help="redis://HOST:PORT/DATABASE")
+    parser.add_argument("--json", action="store_true", help="print one event a line, as JSON")
+    arguments = parser.parse_args(words)
+    usual = os.environ.get(URLS[0]) or f"redis://127.0.0.1:{redis_port()}/0"
+    printer = JsonPrinter() if arguments.json else Printer()
     try:
-        watch(url)
+        watch(arguments.url or usual, printer)
     except redis.RedisError as error:
         sys.exit(f"Redis refuses ({error}): set {URLS[0]} to redis://:PASSWORD@HOST:PORT/0.")
     except KeyboardInterrupt:

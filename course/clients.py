@@ -1,0 +1,80 @@
+"""Which program is behind the address of a client of Redis: what Redis itself doesn't know."""
+
+import base64
+import json
+import os
+from pathlib import Path
+
+from course.containers import command_output
+
+
+def find_socket(port):
+    """Return the name that /proc gives to the socket of a local TCP port, or ""."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if int(fields[1].rpartition(":")[2], 16) == port:
+            return f"socket:[{fields[9]}]"
+    return ""
+
+
+def find_pids(port):
+    """Return the PIDs of the local processes that share the socket of a TCP port."""
+    if not Path("/proc/net/tcp").exists():
+        listed = command_output("lsof", "-nP", "-t", f"-iTCP:{port}") or ""
+        return [int(pid) for pid in listed.split()]
+    socket = find_socket(port)
+    pids = []
+    for folder in Path("/proc").glob("[0-9]*/fd"):
+        try:
+            targets = {os.readlink(path) for path in folder.iterdir()}
+        except OSError:  # another user's process, or one that has ended
+            continue
+        if socket in targets:
+            pids.append(int(folder.parent.name))
+    return pids
+
+
+class Clients:
+    """The clients of a Redis server, by their addresses."""
+
+    def __init__(self):
+        self.names = {}  # of workers, by PID, from their heartbeats
+        self.pids = {}  # by address
+        self.workers = set()  # addresses
+
+    def hear(self, text):
+        """Learn the name and PID of a worker from its heartbeat's JSON text."""
+        try:
+            body = json.loads(base64.b64decode(json.loads(text)["body"]))
+            self.names[int(body["pid"])] = str(body["hostname"])
+        except (ValueError, TypeError, LookupError):
+            return
+
+    def note_worker(self, address):
+        """Remember that a worker is behind this address."""
+        self.workers.add(address)
+
+    def find_pids(self, address):
+        """Return the PIDs of the local processes behind an address."""
+        if address not in self.pids:
+            self.pids[address] = []
+            if address.startswith("127."):
+                self.pids[address] = find_pids(int(address.rpartition(":")[2]))
+        return self.pids[address]
+
+    def find_name(self, address):
+        """Return the name of the worker behind an address, or "" if it isn't known."""
+        for pid in self.find_pids(address):
+            if pid in self.names:
+                return self.names[pid]
+        return ""
+
+    def find_kind(self, address):
+        """Return "worker", or "prompt" if another program of this machine is behind an address."""
+        if address in self.workers or not address.startswith("127."):
+            return "worker"
+        for pid in self.find_pids(address):
+            command = command_output("ps", "-o", "args=", "-p", str(pid)) or ""
+            if " worker" in command:
+                return "worker"
+        return "prompt"
