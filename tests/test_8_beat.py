@@ -5,11 +5,12 @@ from contextlib import closing
 
 import pytest
 from support.assertions import fetch, find_task
+from support.names import ALONE, ENTER
 
 from course.waiting import wait_until
 
 SENT = "Sending due task"
-# Added to the settings of a copy, so that all it sends comes three times a second.
+# Appended to the settings of a copy, so that each entry is due three times a second.
 OFTEN = """
 for entry in beat_schedule.values():
     entry["schedule"] = 0.3
@@ -18,19 +19,19 @@ REDBEAT = """
 import os
 redbeat_redis_url = os.environ["CELERY_BROKER_URL"]
 """
+REDBEAT_MISSING = "needs celery-redbeat: make setup-test"
 pytestmark = pytest.mark.skipif(
     "config.option.docker", reason="these beats are processes: make test"
 )
-copy = pytest.mark.isolated(copy=True)
-alone = pytest.mark.isolated(copy=True, count=0)
+a_copy = pytest.mark.isolated(copy=True)
+a_copy_without_worker = pytest.mark.isolated(copy=True, count=0)
 
 
 @pytest.fixture
 def start(app_under_test):
-    """Start a beat with these options, on a schedule of three times a second."""
+    """A function that starts a beat with these options, whose entry is due three times a second."""
     (app_under_test.folder / "ledger.db").unlink(missing_ok=True)
-    with (app_under_test.folder / "celeryconfig.py").open("a") as settings:
-        settings.write(OFTEN)
+    append_settings(app_under_test, OFTEN)
 
     def start(*options):
         return app_under_test.start("celery", "-A", "tasks", "beat", "--loglevel=info", *options)
@@ -38,107 +39,132 @@ def start(app_under_test):
     return start
 
 
-def sends(beat, count, since=0, seconds=30):
-    """Fail unless this beat sends so many messages, after the first `since`."""
-    wait_until(lambda: beat.logs().count(SENT) >= since + count or beat.status == "exited", seconds)
-    found = beat.logs().count(SENT) - since
+def append_settings(app_under_test, text):
+    with (app_under_test.folder / "celeryconfig.py").open("a") as settings:
+        settings.write(text)
+
+
+def count_sent(beat):
+    return beat.logs().count(SENT)
+
+
+def has_exited(node):
+    return node.status == "exited"
+
+
+def assert_sends(beat, count):
+    """Fail unless this beat sends `count` more messages within half a minute."""
+    before = count_sent(beat)
+    wait_until(lambda: count_sent(beat) >= before + count or has_exited(beat), 30)
+    found = count_sent(beat) - before
     assert found >= count, (
-        f"beat should send {count} more messages, it sent {found}.\n{beat.logs()}"
+        f"beat should send {count} more messages, but it sent {found}.\n{beat.logs()}"
     )
-    return found + since
 
 
-def ends(beat, signal="SIGINT"):
-    """Send a beat a signal; fail unless it ends."""
+def assert_started_and_sends(beat, count):
+    """Fail unless this beat, which was just started, sends `count` messages in all."""
+    wait_until(lambda: count_sent(beat) >= count or has_exited(beat), 30)
+    found = count_sent(beat)
+    assert found >= count, f"beat should send {count} messages, but it sent {found}.\n{beat.logs()}"
+
+
+def assert_exits(beat, signal="SIGINT"):
+    """Send a signal to a beat; fail unless it exits."""
     beat.kill(signal)
-    assert wait_until(lambda: beat.status == "exited", 30), (
-        f"beat should end after {signal}.\n{beat.logs()}"
-    )
+    exited = wait_until(lambda: has_exited(beat), 30)
+    assert exited, f"beat should exit after {signal}, but it still runs.\n{beat.logs()}"
 
 
-@copy
+@a_copy
 def test_two_beats_make_one_entry(celery_setup, app, app_under_test, start):
-    pay = find_task(app, "tasks.ledger.enter_request")
-    fetch(pay.delay("pay", 1000))
+    enter_request = find_task(app, ENTER)
+    fetch(enter_request.delay("pay", 1000))
     first = start()
-    so_far = sends(first, 2)
+    assert_started_and_sends(first, 2)
     second = start()
-    sends(second, 2)
-    ends(second)
-    so_far = sends(first, 2, first.logs().count(SENT))
-    ends(first, "SIGTERM")
-    total = so_far + second.logs().count(SENT)
+    assert_started_and_sends(second, 2)
+    assert_exits(second)
+    assert_sends(first, 2)
+    sent_by_first = count_sent(first)
+    assert_exits(first, "SIGTERM")
+    total = sent_by_first + count_sent(second)
     succeeded = "Task tasks.ledger.interest_request["
     [worker] = app_under_test.workers
     wait_until(lambda: worker.logs().count(succeeded) >= 2 * total, 5)
-    balance = fetch(pay.delay("pay", 1000))
+    balance = fetch(enter_request.delay("pay", 1000))
     with closing(sqlite3.connect(app_under_test.folder / "ledger.db")) as db:
-        made = [id for [id] in db.execute("SELECT id FROM entries WHERE id != 'pay'")]
+        made = db.execute("SELECT id FROM entries WHERE id != 'pay'").fetchall()
     assert (balance, len(made)) == (1010.0, 1), (
-        f"After {total} messages of two beats there should be one entry and 1010.0, there are {made} and {balance}."
+        f"{total} messages of two beats should make one entry and the balance 1010.0, but they"
+        f" made {len(made)} and {balance}."
     )
 
 
-@alone
-def test_a_second_beat_with_the_same_pidfile_ends(app_under_test, start):
+@a_copy_without_worker
+def test_a_second_beat_with_the_same_pidfile_exits(app_under_test, start):
     option = "--pidfile=celerybeat.pid"
     first = start(option)
-    sends(first, 1)
+    assert_started_and_sends(first, 1)
     second = start(option)
-    wait_until(lambda: second.status == "exited", 30)
-    found = second.process.poll(), "Pidfile (celerybeat.pid) already exists." in second.logs()
-    assert found == (73, True), (
-        f"The second beat should say so and end with 73: {found}\n{second.logs()}"
+    wait_until(lambda: has_exited(second), 30)
+    status = second.process.poll()
+    assert status == 73 and "Pidfile (celerybeat.pid) already exists." in second.logs(), (
+        "The second beat should say that the pidfile exists and exit with status 73, but its status"
+        f" is {status}.\n{second.logs()}"
     )
-    ends(first, "SIGKILL")
+    assert_exits(first, "SIGKILL")
     third = start(option)
-    sends(third, 1)
+    assert_started_and_sends(third, 1)
     assert "Stale pidfile exists" in third.logs(), (
-        f"A killed beat's file should not count.\n{third.logs()}"
+        f"beat should replace the pidfile of a killed beat and say so.\n{third.logs()}"
     )
-    ends(third)
+    assert_exits(third)
     left = (app_under_test.folder / "celerybeat.pid").exists()
-    assert not left, "beat should remove its pidfile when it ends."
+    assert not left, "beat should remove its pidfile when it exits, but the file is still there."
 
 
-@alone
+@a_copy_without_worker
 def test_of_two_redbeats_one_sends(app_under_test, start):
-    pytest.importorskip("redbeat", reason="needs celery-redbeat: make setup-test")
-    with (app_under_test.folder / "celeryconfig.py").open("a") as settings:
-        settings.write(REDBEAT)
+    pytest.importorskip("redbeat", reason=REDBEAT_MISSING)
+    append_settings(app_under_test, REDBEAT)
     options = "-S", "redbeat.RedBeatScheduler", "--max-interval=1"
+    redis = app_under_test.broker.client
     first = start(*options)
-    sends(first, 1)
+    assert_started_and_sends(first, 1)
     second = start(*options)
-    assert wait_until(lambda: "beat: Starting..." in second.logs(), 30), second.logs()
-    sends(first, 3, first.logs().count(SENT))
-    assert SENT not in second.logs(), f"The second RedBeat should send nothing.\n{second.logs()}"
-    ends(first)
-    sends(second, 2)
-    kept = app_under_test.broker.client.hget("redbeat:interest", "meta")
+    assert wait_until(lambda: "beat: Starting..." in second.logs(), 30), (
+        f"The second RedBeat should start, but it doesn't within 30 seconds.\n{second.logs()}"
+    )
+    assert_sends(first, 3)
+    assert count_sent(second) == 0, (
+        f"The second RedBeat should send nothing while the first runs.\n{second.logs()}"
+    )
+    assert_exits(first)
+    assert_started_and_sends(second, 2)
+    kept = redis.hget("redbeat:interest", "meta")
     assert "last_run_at" in kept, (
-        f"RedBeat should keep when it sent last, in Redis; there is {kept}."
+        f"RedBeat should keep in Redis when it sent last, but it keeps {kept}."
     )
-    assert not list(app_under_test.folder.glob("celerybeat*")), "RedBeat should write no file."
-    # After a kill the lock is held for five times the interval at which the others ask for it.
-    ends(second, "SIGKILL")
-    found = app_under_test.broker.client.ttl("redbeat::lock")
-    assert 3 <= found <= 5, (
-        f"A killed RedBeat's lock should be kept for five seconds, it is for {found}."
+    files = list(app_under_test.folder.glob("celerybeat*"))
+    assert not files, f"RedBeat should write no file, but it wrote {files}."
+    # The lock of a killed RedBeat expires after five times its --max-interval.
+    assert_exits(second, "SIGKILL")
+    seconds = redis.ttl("redbeat::lock")
+    assert 3 <= seconds <= 5, (
+        f"The lock of a killed RedBeat should expire within 5 seconds, but {seconds} are left."
     )
 
 
-@pytest.mark.isolated(copy=True, args=["-B", "--without-mingle", "--without-gossip"])
+@pytest.mark.isolated(copy=True, args=["-B", *ALONE])
 def test_a_worker_with_B_brings_a_beat(celery_setup):
     celery_setup.worker.wait_for_log("beat: Starting...", timeout=30)
 
 
-@alone
+@a_copy_without_worker
 def test_redbeat_ignores_the_variable(app, app_under_test):
-    redbeat = pytest.importorskip(
-        "redbeat.schedulers", reason="needs celery-redbeat: make setup-test"
-    )
+    redbeat = pytest.importorskip("redbeat.schedulers", reason=REDBEAT_MISSING)
     found = redbeat.RedBeatConfig(app).redis_url
     assert found == "redis://127.0.0.1:6379/0", (
-        f"RedBeat should take broker_url of the file, it takes {found}."
+        f"RedBeat should use the broker_url of celeryconfig.py, but it uses {found}."
     )
