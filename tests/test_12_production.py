@@ -1,4 +1,7 @@
-"""Chapter 12: the settings and the compose.yml of a server. What a stop does is in test_12_stopping.py."""
+"""Chapter 12: the settings and the compose.yml of a server.
+
+What a stop does is in test_12_stopping.py.
+"""
 
 import json
 import re
@@ -6,75 +9,28 @@ import shutil
 import subprocess
 
 import pytest
-import yaml
 from kombu.exceptions import OperationalError
 from support.assertions import assert_raises, assert_result, assert_setting
+from support.commands import run_celery
+from support.compose_file import host_of, read_services
+from support.names import ADD, ALONE, ENTER, LEDGER_TASKS, MATH_TASKS
 
 from course.chapters import find_folder
 from course.environment import PROGRAMS, environment
 from course.waiting import wait_until
 
-MATH = ["add", "sub", "mul", "divide", "xsum"]
-TASKS = [
-    "tasks.ledger.enter_request",
-    "tasks.ledger.interest_request",
-    *(f"tasks.math.{name}_request" for name in MATH),
-]
-# A step needs no worker.
-settings = pytest.mark.isolated(count=0)
-
-
-class Service:
-    """A service of compose.yml: what it is given, and what it runs."""
-
-    def __init__(self, name, given):
-        self.name, self.given = name, given
-        command = given.get("command") or ""
-        self.command = command if isinstance(command, str) else " ".join(map(str, command))
-        programs = {
-            "worker": r"\bcelery\b.* worker\b",
-            "beat": r"\bcelery\b.* beat\b",
-            "flower": r"\bflower\b",
-        }
-        programs |= {"page": r"\buvicorn\b", "Redis": r"\bredis-server\b"}
-        self.kind = next(
-            (kind for kind, words in programs.items() if re.search(words, self.command, re.DOTALL)),
-            "",
-        )
-        if not self.kind and str(given.get("image", "")).startswith("redis"):
-            self.kind = "Redis"
-
-    def option(self, *names):
-        """Return what an option of the command is set to, or None."""
-        found = re.findall(
-            rf"(?:^|\s)(?:{'|'.join(names)})(?:\s+|=|(?<=-\w))([^\s-]\S*)", self.command
-        )
-        return found[-1] if found else None
-
-    def queues(self, all):
-        """Return the queues that a worker takes from."""
-        if only := self.option("-Q", "--queues"):
-            return only.split(",")
-        left = (self.option("-X", "--exclude-queues") or "").split(",")
-        return [queue for queue in all if queue not in left]
+no_worker = pytest.mark.isolated(count=0)
+PRINT_URLS = """
+import json
+from tasks.celery import app
+print(json.dumps([app.conf.broker_url, app.conf.result_backend]))
+"""
 
 
 @pytest.fixture(scope="module")
 def services(number):
-    """The services of compose.yml, with the default values of its variables."""
-    path = find_folder(number) / "compose.yml"
-    assert path.is_file(), f"There should be a file compose.yml; {path.parent.name} has none."
-    text = re.sub(r"\$\{\w+(?::?-([^}]*))?\}", lambda found: found[1] or "", path.read_text())
-    try:
-        found = yaml.safe_load(text)["services"]
-        return [
-            Service(name, given if isinstance(given, dict) else {}) for name, given in found.items()
-        ]
-    except yaml.YAMLError as error:
-        what = " ".join(str(error).split())
-    except (TypeError, KeyError, AttributeError):
-        what = "it has no services"
-    raise AssertionError(f"compose.yml should be YAML with services in it: {what}")
+    """The services of compose.yml."""
+    return read_services(find_folder(number) / "compose.yml")
 
 
 def own_tasks(app):
@@ -83,38 +39,33 @@ def own_tasks(app):
 
 
 def workers(services):
-    """Return the services that are workers; fail where there is none."""
-    found = [each for each in services if each.kind == "worker"]
+    """Return the services that are workers, or fail if there are none."""
+    found = [service for service in services if service.kind == "worker"]
     assert found, (
-        "compose.yml should have a service whose command is a `celery -A tasks worker`, and has none."
+        "compose.yml should have a service whose command is a `celery -A tasks worker`,"
+        " but it has none."
     )
     return found
 
 
-def without(services, given):
-    """Return the names of services that lack something, as text."""
-    return ", ".join(each.name for each in services if not given(each.given))
+def assert_all(services, sentence, condition):
+    """Fail with this sentence and the names of the services that don't meet the condition."""
+    wrong = [service.name for service in services if not condition(service)]
+    assert not wrong, f"{sentence}: {', '.join(wrong)}."
 
 
-def seconds(text):
-    """Return a duration of compose, such as 1m30s, in seconds."""
-    units = {"h": 3600, "m": 60, "s": 1, "ms": 0.001, "us": 0.000001}
-    return sum(
-        float(number) * units[unit]
-        for number, unit in re.findall(r"([\d.]+)(ms|us|[hms])", str(text))
-    )
+def hard_limit(app, name):
+    return app.tasks[name].time_limit or app.conf.task_time_limit
 
 
-def limit(app):
-    """Return the longest time that a task of the app may take."""
-    limits = {
-        name: app.tasks[name].time_limit or app.conf.task_time_limit for name in own_tasks(app)
-    }
-    unlimited = [name for name, found in limits.items() if not found]
-    assert not unlimited, (
-        f"Every task should have a hard time limit; {', '.join(unlimited)} has none."
-    )
-    return max(limits.values())
+def longest_limit(app):
+    """Return the longest time that a task of the app may take, in seconds, or fail."""
+    limits = []
+    for name in own_tasks(app):
+        limit = hard_limit(app, name)
+        assert limit, f"Every task should have a hard time limit, but {name} has none."
+        limits.append(limit)
+    return max(limits)
 
 
 def test_lesson(request, lesson):
@@ -128,112 +79,136 @@ def test_lesson(request, lesson):
     "limits-for-everything",
 )
 def test_the_environment_names_redis(folder, tmp_path):
-    """celeryconfig.py is Python: a function may read os.environ and the file, without its last line's end."""
+    """celeryconfig.py is Python: a function may read os.environ and the file, without its last
+    line's end."""
     secret = tmp_path / "password"
     secret.write_text("swordfish\n")
-    show = "import json; from tasks.celery import app; print(json.dumps([app.conf.broker_url, app.conf.result_backend]))"
-    given = {"REDIS_HOST": "redis.example", "REDIS_PASSWORD_FILE": str(secret)}
-    for env, wanted in (
-        (given, "redis://:swordfish@redis.example:6379/0"),
-        ({}, "redis://127.0.0.1:6379/0"),
-    ):
-        command = [PROGRAMS / "python", "-c", show]
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=environment() | env,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        said = (done.stdout or done.stderr or "nothing").strip().splitlines()[-1]
-        found = json.loads(said) if not done.returncode else said
-        names = " and ".join(env) or "neither variable"
-        assert found == [wanted] * 2, (
-            f"With {names}, broker_url and result_backend should both be {wanted}, and this was found: {found}"
-        )
+    variables = {"REDIS_HOST": "redis.example", "REDIS_PASSWORD_FILE": str(secret)}
+    assert_urls(folder, variables, "redis://:swordfish@redis.example:6379/0")
+    assert_urls(folder, {}, "redis://127.0.0.1:6379/0")
 
 
-@settings
+def assert_urls(folder, variables, wanted):
+    """Fail unless, with these variables, the broker and the result backend have this URL."""
+    done = subprocess.run(
+        [PROGRAMS / "python", "-c", PRINT_URLS],
+        cwd=folder,
+        env=environment() | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    names = " and ".join(variables) or "neither variable"
+    output = (done.stdout or done.stderr or "nothing").strip()
+    last_line = output.splitlines()[-1]
+    assert done.returncode == 0 and json.loads(last_line) == [wanted, wanted], (
+        f"With {names}, broker_url and result_backend should both be {wanted}, but the settings"
+        f" are: {last_line}"
+    )
+
+
+@no_worker
 @pytest.mark.step(
     "every task has a soft time limit, and a hard one above it", "limits-for-everything"
 )
 def test_every_task_has_limits(app):
-    """task_soft_time_limit and task_time_limit in celeryconfig.py are for all tasks that have none of their own."""
-    limit(app)
+    """task_soft_time_limit and task_time_limit in celeryconfig.py are for all tasks that have none
+    of their own."""
     for name in own_tasks(app):
+        hard = hard_limit(app, name)
+        assert hard, f"Every task should have a hard time limit, but {name} has none."
         soft = app.tasks[name].soft_time_limit or app.conf.task_soft_time_limit
-        hard = app.tasks[name].time_limit or app.conf.task_time_limit
         assert soft and soft < hard, (
-            f"{name} should have a soft limit below its hard one, {hard}; it is {soft}."
+            f"{name} should have a soft limit below its hard one, {hard}, but it is {soft}."
         )
 
 
-@settings
+@no_worker
 @pytest.mark.step(
-    "a message is handed out again after all that a process may hold could have run, and within ten minutes",
+    "a message is handed out again after all that a process may hold could have run, and within"
+    " ten minutes",
     "limits-for-everything",
 )
 def test_the_visibility_timeout_fits_the_limits(app):
-    """A worker holds worker_prefetch_multiplier messages for each process, and each may take as long as the limit."""
+    """A worker holds worker_prefetch_multiplier messages for each process, and each may take as
+    long as the limit."""
     found = app.conf.broker_transport_options.get("visibility_timeout", 3600)
-    held, longest = app.conf.worker_prefetch_multiplier, limit(app)
+    held = app.conf.worker_prefetch_multiplier
+    longest = longest_limit(app)
     assert held * longest < found <= 600, (
-        f"visibility_timeout should be above {held} × {longest} seconds, and at most 600; it is {found}."
+        f"visibility_timeout should be above {held} × {longest} seconds, and at most 600,"
+        f" but it is {found}."
     )
 
 
-@settings
+@no_worker
 @pytest.mark.step(
     "a process is replaced after a number of tasks, and above some memory", "new-processes-for-old"
 )
 def test_processes_are_replaced(app):
-    """worker_max_tasks_per_child, and worker_max_memory_per_child in KiB: an empty process has some 40,000."""
+    """worker_max_tasks_per_child, and worker_max_memory_per_child in KiB: an empty process has some
+    40,000."""
     for name, least in ("worker_max_tasks_per_child", 1), ("worker_max_memory_per_child", 60_000):
         found = app.conf.get(name)
-        assert found, f"The app's configuration should set {name}."
+        assert found, f"The app's configuration should set {name}, but it doesn't."
         assert found >= least, (
-            f"{name} should be at least {least:,}, or each task gets a new process; it is {found}."
+            f"{name} should be at least {least:,}, or each task gets a new process, but it is"
+            f" {found}."
         )
 
 
-@settings
+@no_worker
 @pytest.mark.step(
     "`compose.yml` has Redis, a worker for each queue, beat, the page's server and Flower",
     "the-whole-app-in-containers",
 )
 def test_the_services_are_there(app, services):
-    """A service's command says what it is. A worker takes from the queues of its -Q, or from all but those of -X."""
-    kinds = {each.kind for each in services}
-    missing = [kind for kind in ("Redis", "worker", "beat", "page", "flower") if kind not in kinds]
-    assert not missing, (
-        f"compose.yml should have services for all parts; missing: {', '.join(missing)}."
-    )
-    taken = [queue for each in workers(services) for queue in each.queues(app.conf.task_queues)]
-    for queue in app.conf.task_queues:
-        assert queue in taken, (
-            f"A worker of compose.yml should take from the queue {queue}, and none does."
+    """A service's command says what it is. A worker takes from the queues of its -Q, or from all
+    but those of -X."""
+    kinds = [service.kind for service in services]
+    for kind in "Redis", "worker", "beat", "page", "flower":
+        assert kind in kinds, (
+            f"compose.yml should have Redis, a worker, beat, the page and flower, but {kind} is"
+            " missing."
         )
-    beats = [each.name for each in services if each.kind == "beat"]
-    assert len(beats) == 1, f"There should be one beat, there are {len(beats)}: {', '.join(beats)}."
+    queues = app.conf.task_queues
+    consumed = []
+    for worker in workers(services):
+        consumed += worker.queues(queues)
+    for queue in queues:
+        assert queue in consumed, (
+            f"A worker of compose.yml should consume from the queue {queue}, but none does."
+        )
+    beats = [service.name for service in services if service.kind == "beat"]
+    assert len(beats) == 1, (
+        f"There should be one beat, but there are {len(beats)}: {', '.join(beats)}."
+    )
 
 
-@settings
+@no_worker
 @pytest.mark.step("a single process takes from `ledger`", "the-whole-app-in-containers")
 def test_the_ledger_has_one_writer(app, services):
-    """-Q ledger -c 1 for one service, and -X ledger for the other. A worker of its own has one container."""
-    found = [each for each in workers(services) if "ledger" in each.queues(app.conf.task_queues)]
-    names = ", ".join(each.name for each in found)
-    assert len(found) == 1, (
-        f"One service should take from the queue ledger, {len(found)} do: {names}."
+    """-Q ledger -c 1 for one service, and -X ledger for the other. A worker of its own has one
+    container."""
+    queues = app.conf.task_queues
+    writers = [worker for worker in workers(services) if "ledger" in worker.queues(queues)]
+    names = ", ".join(worker.name for worker in writers)
+    assert len(writers) == 1, (
+        f"One service should consume from the queue ledger, but {len(writers)} do: {names}."
     )
-    [writer] = found
+    [writer] = writers
     processes = writer.option("-c", "--concurrency")
-    assert processes == "1" and not writer.option("--autoscale"), (
-        f"The service {names} should have one process, -c 1; its -c is {processes}."
+    assert processes == "1", (
+        f"The service {names} should have one process, -c 1, but its -c is {processes}."
     )
-    containers = writer.given.get("scale", (writer.given.get("deploy") or {}).get("replicas", 1))
-    assert containers == 1, f"The service {names} should have one container, it has {containers}."
+    autoscale = writer.option("--autoscale")
+    assert not autoscale, (
+        f"The service {names} should have one process, but its --autoscale is {autoscale}."
+    )
+    containers = writer.container_count()
+    assert containers == 1, (
+        f"The service {names} should have one container, but it has {containers}."
+    )
 
 
 @pytest.mark.step(
@@ -241,38 +216,39 @@ def test_the_ledger_has_one_writer(app, services):
     "the-whole-app-in-containers",
 )
 def test_each_service_is_looked_after(services):
-    """restart, healthcheck and mem_limit. An anchor, x-app: &app, and <<: *app say it once for all."""
-    wanted = {
-        "a restart policy": lambda given: str(given.get("restart", "no")) not in ("no", "False"),
-        "a health check": lambda given: (
-            (given.get("healthcheck") or {}).get("test") not in (None, [], "NONE", ["NONE"])
-        ),
-        "a limit on memory": lambda given: (
-            given.get("mem_limit") or "memory" in str(given.get("deploy"))
-        ),
-    }
-    for what, given in wanted.items():
-        missing = without(services, given)
-        assert not missing, f"Every service should have {what}; it is missing in: {missing}."
+    """restart, healthcheck and mem_limit. An anchor, x-app: &app, and <<: *app say it once for
+    all."""
+    sentence = "Every service should have a restart policy, but it is missing in"
+    assert_all(services, sentence, lambda service: service.has_restart_policy())
+    sentence = "Every service should have a health check, but it is missing in"
+    assert_all(services, sentence, lambda service: service.health_check())
+    sentence = "Every service should have a limit on memory, but it is missing in"
+    assert_all(services, sentence, lambda service: service.has_memory_limit())
 
 
-@settings
+def asks_itself(worker):
+    """Return whether a worker's health check pings one worker alone."""
+    pattern = r"inspect\W+ping\b.*\s(-d|--destination)\b"
+    return re.search(pattern, str(worker.health_check()))
+
+
+@no_worker
 @pytest.mark.step(
     "a worker's health check asks that worker alone, and a stop waits longer than a task may take",
     "the-whole-app-in-containers",
 )
 def test_workers_are_asked_and_waited_for(app, services):
-    """celery -A tasks inspect ping --destination celery@$$HOSTNAME. stop_grace_period is ten seconds unless you set it."""
-    found, longest = workers(services), limit(app)
-    asks = r"inspect\W+ping\b.*\s(-d|--destination)\b"
-    missing = without(found, lambda given: re.search(asks, str(given["healthcheck"]["test"])))
-    assert not missing, (
-        f"The health check should be `inspect ping` with --destination; it isn't in: {missing}."
-    )
-    missing = without(found, lambda given: seconds(given.get("stop_grace_period", "10s")) > longest)
-    assert not missing, (
-        f"stop_grace_period should be above {longest} s, the longest task; it isn't in: {missing}."
-    )
+    """celery -A tasks inspect ping --destination celery@$$HOSTNAME. stop_grace_period is ten
+    seconds unless you set it."""
+    sentence = "The health check should be `inspect ping` with --destination, but it isn't in"
+    assert_all(workers(services), sentence, asks_itself)
+    longest = longest_limit(app)
+
+    def waits_for_the_longest(worker):
+        return worker.stop_grace_period() > longest
+
+    sentence = f"stop_grace_period should be above {longest} s, the longest task, but it isn't in"
+    assert_all(workers(services), sentence, waits_for_the_longest)
 
 
 @pytest.mark.step(
@@ -280,20 +256,35 @@ def test_workers_are_asked_and_waited_for(app, services):
 )
 def test_what_is_published(services):
     """ports: ["127.0.0.1:8000:8000"]. Without the address, the port is open to the network."""
-    for each in services:
-        ports = each.given.get("ports") or []
-        wanted = each.kind in ("page", "flower")
-        assert bool(ports) == wanted, (
-            f"{each.name} should {'' if wanted else 'not '}publish a port; it has {ports}."
-        )
+    for service in services:
+        ports = service.given.get("ports") or []
+        if service.kind in ("page", "flower"):
+            assert ports, f"{service.name} should publish a port, but it publishes none."
+        else:
+            assert not ports, f"{service.name} should publish no port, but it publishes {ports}."
         for port in ports:
-            host = port.get("host_ip") if isinstance(port, dict) else str(port).rpartition(":")[0]
-            assert str(host).startswith("127.0.0.1"), (
-                f"{each.name} should publish on 127.0.0.1, it has {port}."
+            assert host_of(port).startswith("127.0.0.1"), (
+                f"{service.name} should publish on 127.0.0.1, but it has {port}."
             )
-        assert each.given.get("network_mode") != "host", (
-            f"{each.name} should not be in the network of the host."
+        network = service.given.get("network_mode")
+        assert network != "host", (
+            f"{service.name} should not be in the host's network, but its network_mode is host."
         )
+
+
+def assert_requires_password(service):
+    """Fail unless the service of Redis requires a password that it reads from a secret."""
+    text = service.command + str(service.given.get("volumes", ""))
+    found = re.search(r"(requirepass|aclfile)\W+(\S+)", text)
+    assert found, (
+        f"{service.name} should require a password with requirepass, but its command is"
+        f" {service.command!r}."
+    )
+    password = found[2]
+    assert password.startswith(("$", "/")) or "cat" in password, (
+        f"{service.name} should read the password from the secret, but compose.yml has"
+        f" {password!r}."
+    )
 
 
 @pytest.mark.step(
@@ -301,79 +292,65 @@ def test_what_is_published(services):
 )
 def test_the_password_is_a_secret(services):
     """secrets: [redis_password] in each service; Redis reads the file for its requirepass."""
-    missing = without(services, lambda given: given.get("secrets"))
-    assert not missing, f"Every service should be given the secret; it is missing in: {missing}."
-    for each in services:
-        variables = str(each.given.get("environment", ""))
-        if each.kind == "Redis":
-            asked = re.search(
-                r"(requirepass|aclfile)\W+(\S+)", each.command + str(each.given.get("volumes", ""))
-            )
-            assert asked, (
-                f"{each.name} should want a password, requirepass; its command says: {each.command}"
-            )
-            assert re.match(r"\$|/", asked[2]) or "cat" in asked[2], (
-                f"{each.name} should read the password from the secret, and has {asked[2]!r} in compose.yml."
-            )
-        else:
-            assert "REDIS_PASSWORD_FILE" in variables and "/run/secrets/" in variables, (
-                f"{each.name} should have REDIS_PASSWORD_FILE in its environment, a file of /run/secrets."
-            )
+    sentence = "Every service should be given the secret, but it is missing in"
+    assert_all(services, sentence, lambda service: service.given.get("secrets"))
+    for service in services:
+        if service.kind == "Redis":
+            assert_requires_password(service)
+            continue
+        variables = str(service.given.get("environment", ""))
+        assert "REDIS_PASSWORD_FILE" in variables and "/run/secrets/" in variables, (
+            f"{service.name} should have REDIS_PASSWORD_FILE in its environment, a file of"
+            f" /run/secrets, but its environment is {variables or 'empty'}."
+        )
 
 
 @pytest.mark.step("no service runs as root", "the-whole-app-in-containers")
 def test_who_runs(number, services):
     """USER in the Dockerfile, after its last FROM, or user: in the service."""
-    for each in services:
-        user = str(each.given.get("user") or "")
-        if not user and (build := each.given.get("build")):
-            build = {"context": build} if isinstance(build, str) else build
-            context = find_folder(number) / build.get("context", ".")
-            path = context / build.get("dockerfile", "Dockerfile")
-            assert path.is_file(), (
-                f"{each.name} should be built from a Dockerfile, and {build} leads to none."
-            )
-            stage = re.split(r"^FROM ", path.read_text(), flags=re.MULTILINE)[-1]
-            user = ([""] + re.findall(r"^USER\s+(\S+)", stage, re.MULTILINE))[-1]
+    for service in services:
+        user = service.user(find_folder(number))
         assert user and user.partition(":")[0] not in ("root", "0"), (
-            f"{each.name} should not run as root."
+            f"{service.name} should not run as root, but its user is {user or 'not set'}."
         )
 
 
-@settings
+@no_worker
 @pytest.mark.step(
     "the tasks and the settings of chapter 11 are still there", "limits-for-everything"
 )
 def test_what_chapter_11_had(app):
     """Nothing else changes in this chapter."""
-    missing = set(TASKS) - set(own_tasks(app))
+    missing = {*LEDGER_TASKS, *MATH_TASKS} - set(own_tasks(app))
     assert not missing, (
-        f"There should be the tasks of chapter 11, and these are missing: {sorted(missing)}."
+        f"The tasks of chapter 11 should be there, but these are missing: {sorted(missing)}."
     )
     for name in ("task_acks_late", "task_reject_on_worker_lost"):
         assert_setting(app, name, True)
     assert_setting(app, "result_expires", 3600)
-    found = app.amqp.router.route({}, TASKS[0])["queue"].name
-    assert found == "ledger", f"enter_request should go into the queue ledger, not into {found}."
-    assert "interest" in app.conf.beat_schedule, "beat should send the interest, as in chapter 8."
+    queue = app.amqp.router.route({}, ENTER)["queue"].name
+    assert queue == "ledger", (
+        f"enter_request should be sent to the queue ledger, but it is sent to {queue}."
+    )
+    assert "interest" in app.conf.beat_schedule, (
+        "beat should send the interest, as in chapter 8, but beat_schedule has no such entry."
+    )
 
 
 # What follows is about Celery itself, and about the machine.
 
-ONE = ["-c", "1", "--without-mingle", "--without-gossip"]
 
-
-@pytest.mark.isolated(slow_tasks=True, args=ONE, settings={"worker_max_memory_per_child": 1000})
+@pytest.mark.isolated(
+    slow_tasks=True, args=["-c", "1", *ALONE], settings={"worker_max_memory_per_child": 1000}
+)
 def test_a_process_with_too_much_memory_is_replaced_after_its_task(worker, app):
+    what = "A task in a process with too much memory"
     for number in range(2):
-        assert_result(
-            "A task in a process with too much memory",
-            app.tasks["slow.nap"].delay(0, number),
-            number,
-        )
-    wait_until(lambda: "ForkPoolWorker-2] Task" in worker.logs(), 5)
-    assert "ForkPoolWorker-2] Task" in worker.logs(), (
-        "The second task should run in a new process, and doesn't."
+        assert_result(what, app.tasks["slow.nap"].delay(0, number), number)
+    second = "ForkPoolWorker-2] Task"
+    wait_until(lambda: second in worker.logs(), 5)
+    assert second in worker.logs(), (
+        f"The second task should run in a new process, but it didn't.\n{worker.logs()}"
     )
 
 
@@ -383,87 +360,100 @@ def test_a_process_with_too_much_memory_is_replaced_after_its_task(worker, app):
     env={"AUTOSCALE_KEEPALIVE": "1", "SLOW_TASKS_LOOK": "0.2"},
 )
 def test_autoscale_goes_down_too(worker, app):
-    def processes():
+    def count_processes():
         [stats] = app.control.inspect(timeout=10, limit=1).stats().values()
         return len(stats["pool"]["processes"])
 
     results = [app.tasks["slow.nap"].delay(1) for _ in range(3)]
-    assert wait_until(lambda: processes() == 3, 5), (
-        f"Three tasks should have three processes; there are {processes()}."
+    assert wait_until(lambda: count_processes() == 3, 5), (
+        f"Three tasks should make three processes, but there are {count_processes()}."
     )
     for result in results:
         assert_result("slow.nap", result, None)
-    # A pool counts an ended process until its next look, and would end it again in another's place.
-    assert wait_until(lambda: processes() == 1, 30), (
-        f"Idle, one should be left; there are {processes()}."
+    # The pool counts a process that has ended until its next check, and would end it again
+    # instead of another.
+    assert wait_until(lambda: count_processes() == 1, 30), (
+        f"An idle worker should keep one process, but it keeps {count_processes()}."
     )
 
 
 def test_inspect_ping_with_a_destination_asks_one_worker(worker, app_under_test):
-    ping = [PROGRAMS / "celery", "-A", "tasks", "inspect", "ping", "--timeout", "1"]
-    at = {"cwd": app_under_test.folder, "env": app_under_test.env, "capture_output": True}
-    any_, another = (
-        subprocess.run([*ping, *more], **at, check=False).returncode
-        for more in ([], ["--destination", "celery@gone"])
-    )
-    assert (any_, another) == (0, 69), (
-        f"inspect ping should end with 0, for a worker that is gone with 69: {any_}, {another}."
+    ping = ["inspect", "ping", "--timeout", "1"]
+    status, _ = run_celery(app_under_test, *ping)
+    assert status == 0, f"inspect ping should exit with 0, but it exited with {status}."
+    status, _ = run_celery(app_under_test, *ping, "--destination", "celery@gone")
+    assert status == 69, (
+        "inspect ping should exit with 69 for a worker that isn't there, but it exited with"
+        f" {status}."
     )
 
 
 def test_the_units_are_right(tmp_path):
-    """As systemd sees them, with a program that is here in the place of the server's."""
+    """systemd checks them, with a program of this machine instead of the server's."""
     if not shutil.which("systemd-analyze"):
         pytest.skip("systemd-analyze is not installed")
     units = []
     for path in (find_folder("12") / "systemd").iterdir():
-        units.append(tmp_path / path.name.replace("@", "@ledger"))
-        units[-1].write_text(re.sub(r"/opt/sums/venv/bin/\w+", "/bin/true", path.read_text()))
-    done = subprocess.run(
-        ["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False
-    )
-    said = [line for line in done.stderr.splitlines() if str(tmp_path) in line or "celery" in line]
-    assert len(units) == 2 and not said, (
-        f"systemd should find nothing wrong in the units, and said: {said}"
-    )
+        unit = tmp_path / path.name.replace("@", "@ledger")
+        unit.write_text(re.sub(r"/opt/sums/venv/bin/\w+", "/bin/true", path.read_text()))
+        units.append(unit)
+    assert len(units) == 2, f"There should be two units, but there are {len(units)}."
+    command = ["systemd-analyze", "verify", *units]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    problems = []
+    for line in done.stderr.splitlines():
+        if str(tmp_path) in line or "celery" in line:
+            problems.append(line)
+    assert not problems, f"systemd should find nothing wrong in the units, but it says {problems}."
+
+
+def count_commands(redis):
+    return redis.info()["total_commands_processed"]
 
 
 def test_what_a_task_costs_redis(worker, app, redis):
-    """The figures of the lesson's table."""
-    add, count = app.tasks["tasks.math.add_request"], 200
-    assert_result("add_request.delay(4, 4)", add.delay(4, 4), 8)
-    before = redis.info()["total_commands_processed"]
-    results = [add.delay(number, number) for number in range(count)]
+    """These are the figures of the lesson's table."""
+    add_request = app.tasks[ADD]
+    count = 200
+    assert_result("add_request.delay(4, 4)", add_request.delay(4, 4), 8)
+    before = count_commands(redis)
+    results = [add_request.delay(number, number) for number in range(count)]
     wait_until(lambda: not redis.llen("celery") and not redis.hlen("unacked"), 30)
-    commands = (redis.info()["total_commands_processed"] - before) / count
+    commands = (count_commands(redis) - before) / count
     assert 14 < commands < 21, (
-        f"An addition should cost Redis about 17 commands, it costs {commands}."
+        f"An addition should cost Redis about 17 commands, but it costs {commands}."
     )
     size = redis.execute_command("MEMORY", "USAGE", f"celery-task-meta-{results[0].id}")
-    assert 200 < size < 350, f"A result should have about 270 bytes, it has {size}."
+    assert 200 < size < 350, f"A result should have about 270 bytes, but it has {size}."
 
 
-@settings
+@no_worker
 def test_what_a_waiting_message_costs_redis(app, app_under_test):
     redis = app_under_test.broker.client
     for number in range(100):
-        app.tasks["tasks.math.add_request"].delay(number, number)
+        app.tasks[ADD].delay(number, number)
     size = redis.execute_command("MEMORY", "USAGE", "celery", "SAMPLES", "0") / 100
-    assert 800 < size < 1100, f"A message that waits should have about 900 bytes, it has {size}."
+    assert 800 < size < 1100, (
+        f"A message that waits should have about 900 bytes, but it has {size}."
+    )
 
 
 @pytest.mark.isolated(server=True)
 def test_what_a_worker_costs_redis(worker, app_under_test):
-    """Six connections; each process opens its own with the first result."""
+    """It has six connections, and each process opens another with its first result."""
     redis = app_under_test.broker.client
-    idle = wait_until(lambda: len(redis.client_list()) - 1 >= 6 and len(redis.client_list()) - 1, 5)
-    assert idle == 6, f"A worker that has done nothing should have 6 connections, it has {idle}."
+
+    def count_connections():
+        return len(redis.client_list()) - 1  # without the test's own
+
+    wait_until(lambda: count_connections() >= 6, 5)
+    found = count_connections()
+    assert found == 6, f"An idle worker should have 6 connections, but it has {found}."
 
 
 @pytest.mark.isolated(server=True, count=0)
 def test_a_full_redis_refuses_a_task(app, app_under_test):
     app_under_test.broker.client.config_set("maxmemory", 1)
-    with assert_raises(
-        OperationalError, "delay should raise OperationalError where Redis has no memory left"
-    ):
-        app.tasks["tasks.math.add_request"].apply_async((4, 4), retry=False)
+    sentence = "apply_async should raise OperationalError when Redis has no memory left"
+    with assert_raises(OperationalError, sentence):
+        app.tasks[ADD].apply_async((4, 4), retry=False)
