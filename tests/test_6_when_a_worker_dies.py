@@ -8,6 +8,7 @@ from celery import chord
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.exceptions import WorkerLostError
 from support.assertions import assert_raises, assert_result, assert_task_returns, wait_until_ready
+from support.celery_internals import restore_messages
 from support.names import ADD, XSUM
 from support.signals import retries
 
@@ -113,9 +114,7 @@ def test_message_with_an_eta_past_the_visibility_timeout_runs_twice(worker, app,
     result = app.tasks["slow.nap"].apply_async((0, "awake"), countdown=3)
     wait_until(lambda: redis.hlen("unacked"), 3)
     time.sleep(1.1)
-    # A worker does this when it starts.
-    with app.connection_for_write() as connection:
-        connection.default_channel.qos.restore_visible(num=10)
+    restore_messages(app)
     assert_result("A task with a countdown", result, "awake")
     wait_until(lambda: worker.logs().count("nap of 0 s") == 2, 3)
     runs = worker.logs().count("nap of 0 s")
@@ -126,7 +125,7 @@ def test_message_with_an_eta_past_the_visibility_timeout_runs_twice(worker, app,
 
 
 def assert_retry_is_kept(redis, result, signal, celery, unacked):
-    """Fail unless the retry's one message is where it should be: in the list or in the hash."""
+    """Fail unless this many messages are in the list `celery` and in the hash `unacked`."""
     found = result.state, redis.llen("celery"), redis.hlen("unacked")
     assert found == ("RETRY", celery, unacked), (
         f"After {signal}, the state of a task that waits for its retry, its waiting and its"
@@ -160,8 +159,7 @@ def test_a_retry_outlives_a_kill(worker, app, app_under_test, redis):
         "A new worker should leave the retry of a killed one alone until the visibility timeout,"
         f" but its state is {result.state}."
     )
-    with app.connection_for_write(transport_options={"visibility_timeout": 0}) as connection:
-        connection.default_channel.qos.restore_visible(num=10)
+    restore_messages(app, visibility_timeout=0)
     assert_result("A retry whose worker was killed", result, 1)
 
 

@@ -1,0 +1,44 @@
+"""Private parts of Celery, kombu and billiard that tests use.
+
+Each was checked on Celery 5.1.2 and 5.7.0, with their kombu and billiard.
+"""
+
+from contextlib import contextmanager
+
+from billiard import einfo
+from kombu import Connection, Consumer, Queue
+from kombu.utils import eventio
+
+
+def restore_messages(app, **transport_options):
+    """Put messages past their visibility timeout back in their queues, as a worker's start does."""
+    with app.connection_for_write(transport_options=transport_options) as connection:
+        connection.default_channel.qos.restore_visible(num=10)
+
+
+@contextmanager
+def asking_for_a_message(url, queue):
+    """Ask Redis for a message with BRPOP, as a worker's event loop does; close the connection
+    after the block, as at a stop."""
+
+    def ignore(*_):
+        pass
+
+    connection = Connection(url)
+    channel = connection.default_channel
+    consumer = Consumer(channel, [Queue(queue, routing_key=queue)], callbacks=[ignore])
+    consumer.consume()
+    poller = connection.transport.cycle
+    poller.poller = eventio.poll()
+    poller.add(channel)
+    poller._register_BRPOP(channel)
+    try:
+        yield
+    finally:
+        channel.close()
+        connection.close()
+
+
+def remove_code_positions(monkeypatch):
+    """Remove the method that tools/fix_billiard.py adds to Celery 5.1.2's billiard."""
+    monkeypatch.delattr(einfo._Code, "co_positions")
