@@ -137,9 +137,13 @@ def folder(number, overlay, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shared(nodes, folder):
-    """The worker and the database that the tests of a file share; a lesson shows all of a worker's log."""
-    made = AppUnderTest(nodes, folder, args=ALONE if os.environ.get("DIR") else ())
+def shared(nodes, folder, overlay):
+    """The worker and the database that the tests of a file share."""
+    args = []
+    # A lesson shows what a worker logs by default.
+    if os.environ.get("DIR") or overlay:
+        args = ALONE
+    made = AppUnderTest(nodes, folder, args=args)
     yield made
     made.close()
 

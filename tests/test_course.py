@@ -1,13 +1,13 @@
 """The pages, lists and locks of the course agree with each other and with what is there."""
 
 import importlib
-import math
 import re
 import subprocess
 import tomllib
 
 import pytest
 from support.overlays import find_overlays
+from support.times import exercise_minutes, read_minutes
 
 from course.chapters import CHAPTERS, ROOT, number_of
 from course.environment import PROGRAMS, environment
@@ -16,7 +16,6 @@ from course.lesson import Lesson
 LESSONS = {name: ROOT / "chapters" / name / "README.md" for name in CHAPTERS}
 OTHERS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("chapters/*.md")]
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-COMMENT = re.compile(r"^<!--.*?-->$", re.MULTILINE | re.DOTALL)
 PIN = re.compile(r"^([\w.-]+==[\w.]+)", re.MULTILINE)
 # Files that a reader makes, or that are in a tag only.
 MADE = ("mean.py", "tasks/text.py", "LESSON.md", "test_N_name.py")
@@ -27,13 +26,6 @@ def anchors(path):
     """Return the anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", FENCE.sub("", path.read_text()), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def minutes_of(path):
-    """Return the minutes that a lesson says it takes."""
-    found = re.search(r"It takes (\d+) minutes", path.read_text())
-    assert found, f"{path.relative_to(ROOT)} should say how long it takes: It takes 10 minutes."
-    return int(found[1])
 
 
 @pytest.mark.parametrize(
@@ -134,31 +126,40 @@ def test_a_star_step_passes_on_right_answers_and_fails_on_wrong_ones(tmp_path):
 
 
 @each_chapter
-def test_minutes_are_counted(path):
-    """200 words a minute, and a quarter of a minute for each restart of worker and prompt."""
-    text = COMMENT.sub("", path.read_text())
-    wanted = math.ceil(len(text.split()) / 200 + text.count("$ git restore ") / 4)
-    assert minutes_of(path) == wanted, (
-        f"{path.parent.name} should say that it takes {wanted} minutes."
+def test_a_lesson_says_how_long_it_takes(path):
+    lesson = Lesson(path)
+    read, exercise = read_minutes(lesson), exercise_minutes(lesson)
+    wanted = f"Read and type: {read} minutes. Exercise: {exercise} minutes."
+    head = lesson.text.partition("\n## ")[0]
+    assert wanted in head.splitlines(), (
+        f"The head of the lesson in {path.parent.name} should have the line: {wanted}"
     )
 
 
 def test_readme_lists_the_chapters():
     text = (ROOT / "README.md").read_text()
-    rows = re.findall(
-        r"^\| \[.+?\]\(chapters/(.+?)/README.md\) \|.+\| (\d+) \|$", text, re.MULTILINE
+    row = r"^\| \[.+?\]\(chapters/(.+?)/README.md\) \|.+\| (\d+) \| (\d+) \|$"
+    rows = re.findall(row, text, re.MULTILINE)
+    wanted = []
+    for name, path in LESSONS.items():
+        lesson = Lesson(path)
+        wanted.append((name, str(read_minutes(lesson)), str(exercise_minutes(lesson))))
+    assert rows == wanted, (
+        f"README.md should list these chapters, with the minutes to read and to exercise: {wanted}"
     )
-    wanted = [(name, str(minutes_of(path))) for name, path in LESSONS.items()]
-    assert rows == wanted, f"README.md should list these chapters with these minutes: {wanted}"
     assert text.count("\n") <= 100, "README.md should have at most 100 lines."
-    diff = re.search(r"```diff\n(.*?)```", text, re.DOTALL)[1].splitlines()
-    old, new = (
-        path.with_name("tasks.py").read_text().splitlines() for path in list(LESSONS.values())[:2]
-    )
-    wrong = [line for line in diff if line[1:] not in (old if line[0] == "-" else new)]
-    assert not wrong, (
-        f"The diff in README.md should have lines of the first two chapters; not {wrong}"
-    )
+
+
+def test_readme_shows_what_chapter_2_changes():
+    text = (ROOT / "README.md").read_text()
+    first, second = list(LESSONS.values())[:2]
+    old = first.with_name("tasks.py").read_text().splitlines()
+    new = second.with_name("tasks.py").read_text().splitlines()
+    for line in re.search(r"```diff\n(.*?)```", text, re.DOTALL)[1].splitlines():
+        lines = old if line.startswith("-") else new
+        assert line[1:] in lines, (
+            f"The diff in README.md should have lines of the first two chapters, not {line!r}."
+        )
 
 
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.name)

@@ -1,0 +1,139 @@
+"""How long a lesson takes: a model of what its reader reads, types and waits for."""
+
+import difflib
+import fnmatch
+import math
+import re
+
+from course.chapters import NOT_CODE, PREVIOUS, ROOT, number_of
+from course.lesson import UNDO
+
+# Seconds.
+WORD = 60 / 200
+LISTED_LINE = 2
+PROMPT_LINE = 4
+SHELL_COMMAND = 8
+EDITED_LINE = 6
+RESTART = 20  # of the worker and the prompt
+STEP = 20
+
+NOT_PROSE = re.compile(r"^```.*?^```$|^<!--.*?-->$", re.MULTILINE | re.DOTALL)
+EXERCISE = re.compile(r"\n## Your turn\n(.*?)(?=\n## |\Z)", re.DOTALL)
+STEP_LINE = re.compile(r"^(\d+\.|- ★) ", re.MULTILINE)
+# A reader copies or skips these.
+NOT_TYPED = ("README.md", "*.html", "*.svg", *NOT_CODE)
+
+
+def read_minutes(lesson):
+    """Return the minutes that it takes to read a lesson and to type what it shows.
+
+    The exercise at its end is not included.
+    """
+    seconds = count_words(EXERCISE.sub("", lesson.text)) * WORD
+    first, last = exercise_lines(lesson)
+    for block in lesson.blocks:
+        if not first <= block.line <= last:
+            seconds += block_seconds(block)
+    changed_sessions = lesson.sessions()[1:]
+    seconds += len(changed_sessions) * RESTART
+    return math.ceil(seconds / 60)
+
+
+def exercise_minutes(lesson):
+    """Return the minutes that it takes to do the exercise of a lesson, with its star steps."""
+    text = exercise_text(lesson)
+    seconds = count_words(text) * WORD
+    seconds += len(STEP_LINE.findall(text)) * STEP
+    name = lesson.path.parent.name
+    code = read_code(ROOT / "chapters" / name)
+    previous_code = {}
+    if name in PREVIOUS:
+        previous_code = read_code(ROOT / "chapters" / PREVIOUS[name])
+    seconds += count_added_lines(previous_code, code) * EDITED_LINE
+    for solution in find_star_solutions(name):
+        added = read_code(solution)
+        changed = {file: lines for file, lines in code.items() if file in added}
+        seconds += count_added_lines(changed, added) * EDITED_LINE
+    return math.ceil(seconds / 60)
+
+
+def find_star_solutions(chapter):
+    """Return the folder of one right answer to each star step of a chapter."""
+    solutions = {}
+    for folder in sorted((ROOT / "tests").glob(f"test_{number_of(chapter)}_*/*_right*")):
+        step = folder.name.partition("_right")[0]
+        solutions.setdefault(step, folder)
+    return list(solutions.values())
+
+
+def exercise_text(lesson):
+    """Return the section "Your turn" of a lesson."""
+    found = EXERCISE.search(lesson.text)
+    return found[1] if found else ""
+
+
+def exercise_lines(lesson):
+    """Return the first and the last line of the section "Your turn"."""
+    found = EXERCISE.search(lesson.text)
+    if not found:
+        return 0, 0
+    first = lesson.text.count("\n", 0, found.start(1)) + 1
+    return first, first + found[1].count("\n")
+
+
+def count_words(text):
+    """Return the number of words outside of blocks and directives."""
+    return len(NOT_PROSE.sub("", text).split())
+
+
+def block_seconds(block):
+    """Return the seconds that it takes to type a block, and to read what it prints."""
+    seconds = 0
+    for line in block.source.splitlines():
+        if block.language == "console" and line.startswith("$ "):
+            seconds += SHELL_COMMAND
+        elif block.language == "pycon" and line.startswith((">>> ", "... ")):
+            seconds += PROMPT_LINE
+        elif block.language == "diff" and line.startswith("+"):
+            seconds += EDITED_LINE
+        elif block.language != "diff":
+            seconds += LISTED_LINE
+    if block.language == "console" and UNDO.search(block.source):
+        seconds += RESTART
+    return seconds
+
+
+def read_code(folder):
+    """Return the files of code in a folder, and their lines that aren't blank, by their paths."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder)
+        if path.is_file() and not any(is_not_typed(part) for part in name.parts):
+            files[str(name)] = [line for line in path.read_text().splitlines() if line.strip()]
+    return files
+
+
+def is_not_typed(name):
+    """Return whether a file or a folder of this name is copied, generated or skipped."""
+    patterns = [*NOT_TYPED]
+    for line in (ROOT / ".gitattributes").read_text().splitlines():
+        if line.endswith(" -diff"):
+            patterns.append(line.removesuffix(" -diff").rpartition("/")[2])
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+
+
+def count_added_lines(old_files, new_files):
+    """Return the number of lines that are new or changed; a file that has moved may keep its own."""
+    gone = [lines for name, lines in old_files.items() if name not in new_files]
+    count = 0
+    for name, lines in new_files.items():
+        sources = [old_files[name]] if name in old_files else gone
+        kept = max((count_kept_lines(source, lines) for source in sources), default=0)
+        count += len(lines) - kept
+    return count
+
+
+def count_kept_lines(old, new):
+    """Return the number of lines that two lists of lines share in the same order."""
+    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+    return sum(match.size for match in matcher.get_matching_blocks())
