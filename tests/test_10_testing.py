@@ -1,4 +1,4 @@
-"""Chapter 10: the app's own tests, which are graded by the bugs that they notice."""
+"""Chapter 10: the app's own tests, which are graded by the bugs that they catch."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -17,39 +18,54 @@ from course.environment import PROGRAMS, environment
 from course.waiting import wait_until
 
 OWN_TESTS = Path(__file__).with_name("test_10_own_tests")
-# What celeryconfig.py names is none, and says so at once: nobody waits for a server, or uses the learner's own.
+# A URL that fails at once: the tests wait for no server, and don't use the learner's own.
 NO_REDIS = ("celeryconfig.py", 'broker_url = result_backend = "no-redis-here://"')
 
 
+class Outcome(NamedTuple):
+    """The end of a run: the tests that passed, the one that failed or "", and why it failed."""
+
+    passed: list
+    failed: str
+    why: str
+
+
 class Runs:
-    """pytest in copies of a folder, each with text added to some of its files, in the background: see mutants.py."""
+    """Runs of pytest in the background, in copies of a folder: see mutants.py.
+
+    `planted` has a name for each run, and the (path, text) pairs that are appended to its files.
+    """
 
     def __init__(self, reaper, folder, temp, planted, ignored=NOT_CODE):
-        self.reaper, self.temp, self.name = reaper, temp, folder.name
+        self.reaper = reaper
+        self.temp = temp
+        self.name = folder.name
         for name, texts in planted.items():
-            copy = shutil.copytree(
-                folder, temp / name / folder.name, ignore=shutil.ignore_patterns(*ignored)
-            )
-            for path, text in [NO_REDIS, *texts]:
-                with (copy / path).open("a") as file:
-                    file.write(f"\n\n{text}\n")
+            self.plant(folder, name, [NO_REDIS, *texts], ignored)
         words = [sys.executable, OWN_TESTS / "mutants.py", *map(self.folder, planted)]
-        env = {
-            name: value
-            for name, value in environment().items()
-            if not name.startswith(("PYTEST", "TEST_"))
-        }
+        env = {}
+        for name, value in environment().items():
+            if not name.startswith(("PYTEST", "TEST_")):
+                env[name] = value
         self.process = subprocess.Popen(words, env=env, process_group=0)
         reaper.watch(self.process.pid)
+
+    def plant(self, folder, name, texts, ignored):
+        """Copy the folder for the run of this name, and append the texts to the copy's files."""
+        copy = self.folder(name)
+        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns(*ignored))
+        for path, text in texts:
+            with (copy / path).open("a") as file:
+                file.write(f"\n\n{text}\n")
 
     def folder(self, name):
         return self.temp / name / self.name
 
     def outcome(self, name):
-        """Wait until this run has ended: (the tests that passed, the one that failed, why)."""
+        """Wait until this run has ended; return its Outcome."""
         path = self.temp / name / "outcome"
         wait_until(lambda: path.exists() or self.process.poll() is not None, 300)
-        return json.loads(path.read_text()).values()
+        return Outcome(**json.loads(path.read_text()))
 
     def close(self):
         with suppress(ProcessLookupError):
@@ -60,7 +76,7 @@ class Runs:
 
 @dataclass
 class Bug:
-    """What is planted in the app, and what to say where no test notices it."""
+    """Code that is appended to a file of the app, and the hint if no test catches it."""
 
     file: str
     code: str
@@ -106,8 +122,8 @@ BUGS = {
     "commit": Bug(
         "libs/ledger.py",
         "import contextlib, tempfile\n_enter = enter\n"
-        "def enter(id, amount):\n    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):\n"
-        "        return _enter(id, amount)",
+        "def enter(id, amount):\n    with tempfile.TemporaryDirectory() as folder:\n"
+        "        with contextlib.chdir(folder):\n            return _enter(id, amount)",
         "with libs.ledger.enter never committing",
         "enter two ids, and compare the second balance",
     ),
@@ -144,7 +160,8 @@ BUGS = {
     ),
     "directly": Bug(
         "tasks/math.py",
-        'def _report(numbers):\n    xsum_request.update_state(state="PROGRESS", meta={"done": 1, "of": len(numbers)})\n'
+        'def _report(numbers):\n    meta = {"done": 1, "of": len(numbers)}\n'
+        '    xsum_request.update_state(state="PROGRESS", meta=meta)\n'
         "    return sum(numbers)\nxsum_request.run = _report",
         "with xsum_request calling update_state when it is called as a function",
         "call xsum_request as a function",
@@ -172,7 +189,8 @@ BUGS = {
         "from celery.exceptions import Retry\n_enter = enter_request.run\n"
         "def _again(*args, **kwargs):\n    try:\n        return _enter(*args, **kwargs)\n"
         "    except Retry:\n        raise\n"
-        "    except Exception as error:\n        raise enter_request.retry(exc=error, countdown=0)\n"
+        "    except Exception as error:\n"
+        "        raise enter_request.retry(exc=error, countdown=0)\n"
         "enter_request.run = _again",
         "with enter_request tried again after every error",
         "let libs.ledger.enter raise another exception, apply the task, and count the calls",
@@ -213,22 +231,22 @@ BUGS = {
 
 @pytest.fixture(scope="module")
 def graded(nodes, folder, tmp_path_factory):
-    """The runs of the folder's tests: on the app as it is, and with each bug."""
-    runs = Runs(
-        nodes.reaper,
-        folder,
-        tmp_path_factory.mktemp("graded"),
-        {"good": []} | {name: [(bug.file, bug.code)] for name, bug in BUGS.items()},
-    )
+    """The runs of the folder's tests: "good" on the app as it is, and one with each bug."""
+    planted = {"good": []}
+    for name, bug in BUGS.items():
+        planted[name] = [(bug.file, bug.code)]
+    runs = Runs(nodes.reaper, folder, tmp_path_factory.mktemp("graded"), planted)
     yield runs
     runs.close()
 
 
-def notices(graded, name):
+def assert_caught(graded, name):
     """Fail unless a test of the folder fails with this bug."""
     bug = BUGS[name]
-    passed, failed, _ = graded.outcome(name)
-    assert failed, f"A test should fail {bug.with_it}, and {len(passed)} passed: {bug.notice}."
+    outcome = graded.outcome(name)
+    assert outcome.failed, (
+        f"A test should fail {bug.with_it}, but {len(outcome.passed)} passed: {bug.notice}."
+    )
 
 
 def bugs(*names):
@@ -242,17 +260,18 @@ def test_lesson(lesson):
 @pytest.mark.step("`pytest` finds your tests in the folder", "run-the-tests")
 def test_tests_are_found(folder, graded):
     """pytest.ini has testpaths and pythonpath, below [pytest]."""
-    inis = ("pytest.ini", "pytest.toml", "pyproject.toml", "tox.ini", "setup.cfg")
-    there = any((folder / name).exists() for name in inis)
-    assert there, (
+    names = ("pytest.ini", "pytest.toml", "pyproject.toml", "tox.ini", "setup.cfg")
+    assert any((folder / name).exists() for name in names), (
         "There should be a pytest.ini: without one, pytest takes the settings of the course."
     )
     passed, failed, why = graded.outcome("good")
     assert passed or failed, (
-        "pytest should find your tests, in files like tests/test_libs.py, and it found none."
+        "pytest should find your tests, in files such as tests/test_libs.py, but it found none."
     )
-    lost = any(f"No module named '{name}" in why for name in ("libs", "tasks"))
-    assert not lost, f"{failed} should find the app, and failed: {why}"
+    for name in "libs", "tasks":
+        assert f"No module named '{name}" not in why, (
+            f"{failed} should find the app, but it failed: {why}"
+        )
 
 
 @pytest.mark.step("each test has its own ledger, and no ledger is left in the folder", "in-memory")
@@ -261,7 +280,7 @@ def test_no_ledger_is_left(graded):
     graded.outcome("good")
     left = [path.name for path in graded.folder("good").rglob("*.db")]
     assert not left, (
-        f"Your tests should leave no ledger in the folder, and they left {', '.join(left)}."
+        f"Your tests should leave no ledger in the folder, but they left {', '.join(left)}."
     )
 
 
@@ -269,21 +288,23 @@ def test_no_ledger_is_left(graded):
 def test_tests_pass(graded):
     """tests/conftest.py sets memory:// and cache+memory:// before the app is used."""
     _, failed, why = graded.outcome("good")
-    used = "no-redis-here" in why
-    assert not used, (
-        f"Your tests should use memory:// and cache+memory://; {failed} used celeryconfig.py's URLs."
+    assert "no-redis-here" not in why, (
+        "Your tests should use memory:// and cache+memory://,"
+        f" but {failed} used celeryconfig.py's URLs."
     )
-    assert not failed, f"Your tests should pass without Redis, and {failed} failed: {why}"
+    assert not failed, f"Your tests should pass without Redis, but {failed} failed: {why}"
 
 
 @pytest.mark.step(
-    "they catch a `sub` with its numbers swapped, a `divide` that rounds down, an `xsum` that doesn't report",
+    "they catch a `sub` with its numbers swapped, a `divide` that rounds down, an `xsum` that"
+    " doesn't report",
     "the-function-and-the-task",
 )
 @bugs("sub", "divide", "report")
 def test_functions(graded, bug):
-    """Import libs.math, call its functions, and compare. Choose numbers for which a wrong function gives another answer."""
-    notices(graded, bug)
+    """Import libs.math, call its functions, and compare. Choose numbers for which a wrong
+    function gives another answer."""
+    assert_caught(graded, bug)
 
 
 @pytest.mark.step(
@@ -293,7 +314,7 @@ def test_functions(graded, bug):
 @bugs("key", "ignore", "commit")
 def test_entries(graded, bug):
     """Call libs.ledger.enter more than once in a test: with another id, and with the same."""
-    notices(graded, bug)
+    assert_caught(graded, bug)
 
 
 @pytest.mark.step(
@@ -303,17 +324,18 @@ def test_entries(graded, bug):
 @bugs("twice", "day")
 def test_interest(graded, bug):
     """libs.ledger.pay_interest takes the day as an argument, so a test chooses it."""
-    notices(graded, bug)
+    assert_caught(graded, bug)
 
 
 @pytest.mark.step(
-    "they catch a task that swaps its numbers, returns no answer, or is exported under another task's name",
+    "they catch a task that swaps its numbers, returns no answer, or is exported under another"
+    " task's name",
     "the-function-and-the-task",
 )
 @bugs("swapped", "return", "export")
 def test_tasks_as_functions(graded, bug):
     """Import each task from tasks, call it as a function, and compare."""
-    notices(graded, bug)
+    assert_caught(graded, bug)
 
 
 @pytest.mark.step(
@@ -322,8 +344,9 @@ def test_tasks_as_functions(graded, bug):
 )
 @bugs("directly", "progress")
 def test_progress(graded, bug):
-    """monkeypatch.setattr(xsum_request, "update_state", Mock()), then xsum_request.apply(([9, 2],))."""
-    notices(graded, bug)
+    """monkeypatch.setattr(xsum_request, "update_state", Mock()), then
+    xsum_request.apply(([9, 2],))."""
+    assert_caught(graded, bug)
 
 
 @pytest.mark.step(
@@ -332,8 +355,9 @@ def test_progress(graded, bug):
 )
 @bugs("retries", "once", "every")
 def test_retries(graded, bug):
-    """Replace libs.ledger.enter by a Mock with a side_effect, call enter_request.apply, and look at call_count."""
-    notices(graded, bug)
+    """Replace libs.ledger.enter by a Mock with a side_effect, call enter_request.apply, and look
+    at call_count."""
+    assert_caught(graded, bug)
 
 
 @pytest.mark.step(
@@ -341,8 +365,9 @@ def test_retries(graded, bug):
 )
 @bugs("fraction", "pickle")
 def test_messages(graded, bug):
-    """start_worker(app, perform_ping_check=False) runs a worker in a thread. Send it each of the tasks."""
-    notices(graded, bug)
+    """start_worker(app, perform_ping_check=False) runs a worker in a thread. Send it each of the
+    tasks."""
+    assert_caught(graded, bug)
 
 
 @pytest.mark.step(
@@ -350,14 +375,15 @@ def test_messages(graded, bug):
 )
 @bugs("route", "crontab", "beat")
 def test_configuration(graded, bug):
-    """app.amqp.router.route({}, task.name) finds the queue. app.conf.beat_schedule is a dictionary."""
-    notices(graded, bug)
+    """app.amqp.router.route({}, task.name) finds the queue. app.conf.beat_schedule is a
+    dictionary."""
+    assert_caught(graded, bug)
 
 
 # What follows is about Celery itself, and its plugins for pytest.
 
 INNER_TESTS = (OWN_TESTS / "inner_tests.py").read_text()
-# pytest-celery asks for Docker when its first container starts.
+# pytest-celery needs a Docker engine when its first container starts.
 NO_DOCKER = "os.environ['DOCKER_HOST'] = 'tcp://127.0.0.1:1'"
 ONE_LEDGER = """
 import pytest
@@ -378,78 +404,92 @@ from tasks import add_request
 def test(celery_worker, celery_app):
     assert celery_worker.app is celery_app is not add_request.app
 """
+CELERYS_PLUGIN = """
+pytest_plugins = ("celery.contrib.pytest",)
+import celery.contrib.testing.tasks
+"""
+# For each claim, what is appended to the chapter's tests/conftest.py, and a test.
 CLAIMS = {
     "inner tests": ("", INNER_TESTS),
     "one ledger": ("own_ledger = None", ONE_LEDGER),
     "no ping": ("", NO_PING),
     "pytest-celery's": (NO_DOCKER, "def test(celery_worker):\n    pass"),
-    "Celery's": (
-        f'{NO_DOCKER}\npytest_plugins = ("celery.contrib.pytest",)\nimport celery.contrib.testing.tasks',
-        CELERYS_OWN,
-    ),
+    "Celery's": (f"{NO_DOCKER}\n{CELERYS_PLUGIN}", CELERYS_OWN),
 }
 
 
 @pytest.fixture(scope="module")
 def claims(nodes, number, tmp_path_factory):
-    """The runs of these tests, each beside the chapter's tests/conftest.py, to which a text is added."""
-    runs = Runs(
-        nodes.reaper,
-        ROOT / "chapters" / find_chapter(number),
-        tmp_path_factory.mktemp("claims"),
-        {
-            name: [("tests/conftest.py", added), ("tests/test_claim.py", test)]
-            for name, (added, test) in CLAIMS.items()
-        },
-        (*NOT_CODE, "test_*.py"),
-    )
+    """The runs of these tests, one for each claim, in copies of the chapter."""
+    planted = {}
+    for name, (conftest, test) in CLAIMS.items():
+        planted[name] = [("tests/conftest.py", conftest), ("tests/test_claim.py", test)]
+    folder = ROOT / "chapters" / find_chapter(number)
+    temp = tmp_path_factory.mktemp("claims")
+    runs = Runs(nodes.reaper, folder, temp, planted, (*NOT_CODE, "test_*.py"))
     yield runs
     runs.close()
 
 
 def test_what_celery_does_in_tests(claims):
     passed, failed, why = claims.outcome("inner tests")
+    assert not failed, f"The tests of inner_tests.py should pass, but {failed} failed: {why}"
     wanted = INNER_TESTS.count("\ndef test_")
-    assert not failed and len(passed) == wanted, f"In inner_tests.py {failed} should pass: {why}"
+    assert len(passed) == wanted, (
+        f"All {wanted} tests of inner_tests.py should run, but {len(passed)} did."
+    )
 
 
-def test_without_its_own_ledger_a_test_sees_the_last_one_s(claims):
-    _, _, why = claims.outcome("one ledger")
+def test_without_its_own_ledger_a_test_sees_another_one_s(claims):
+    why = claims.outcome("one ledger").why
     assert "200.0 == 100.0" in why, (
-        f"Two entries of 100.0 should be in one ledger; the test said {why!r}."
+        f"Two tests should enter 100.0 in the same ledger, but the second one's failure is {why!r}."
     )
 
 
 def test_the_ping_needs_an_import(claims):
-    _, failed, why = claims.outcome("no ping")
-    assert failed and "AssertionError" in why, (
-        f"start_worker should miss its ping; the test said {why!r}."
+    outcome = claims.outcome("no ping")
+    assert outcome.failed and "AssertionError" in outcome.why, (
+        "start_worker should raise AssertionError without the import of its ping task, but the"
+        f" failure is {outcome.why!r}."
     )
 
 
 def test_pytest_celery_has_another_celery_worker(claims):
-    _, _, why = claims.outcome("pytest-celery's")
-    assert "DockerException" in why, f"celery_worker should need Docker; the test said {why!r}."
+    why = claims.outcome("pytest-celery's").why
+    assert "DockerException" in why, (
+        f"pytest-celery's celery_worker should need Docker, but the failure is {why!r}."
+    )
     _, failed, why = claims.outcome("Celery's")
     assert not failed, (
-        f"celery.contrib.pytest should bring Celery's fixture back; the test said {why!r}."
+        f"celery.contrib.pytest should bring back Celery's celery_worker, but {failed} failed:"
+        f" {why}"
     )
 
 
 def run_pytest(folder, *options, **variables):
-    """Run the folder's tests as one types it; return what pytest says."""
-    env = environment() | variables
+    """Run the folder's tests as a learner does; return the output, or fail unless they pass."""
     words = [PROGRAMS / "pytest", "-p", "no:cacheprovider", *options]
-    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"pytest should succeed, and said: {done.stdout}{done.stderr}"
+    done = subprocess.run(
+        words,
+        cwd=folder,
+        env=environment() | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, (
+        f"pytest should exit with 0, but it exited with {done.returncode}:"
+        f" {done.stdout}{done.stderr}"
+    )
     return done.stdout
 
 
 def test_the_same_tests_on_redis(folder, app_under_test):
     redis = app_under_test.broker
-    said = run_pytest(folder, TEST_REDIS=redis.celeryconfig["host_url"])
-    assert "passed" in said and redis.client.keys("celery-task-meta-*"), (
-        f"With TEST_REDIS, results should be in Redis, and none is there; pytest said: {said}"
+    output = run_pytest(folder, TEST_REDIS=redis.celeryconfig["host_url"])
+    assert "passed" in output and redis.client.keys("celery-task-meta-*"), (
+        f"With TEST_REDIS, results should be in Redis, but none is there: {output}"
     )
 
 
@@ -458,7 +498,7 @@ def test_containers(request, folder):
         pytest.skip("needs a Docker engine: make test-docker")
     from support import containers
 
-    said = run_pytest(folder, "tests/test_containers.py", TEST_IMAGE=containers.IMAGE)
-    assert "1 passed" in said, (
-        f"A test should kill a worker in its container, and pytest said: {said}"
+    output = run_pytest(folder, "tests/test_containers.py", TEST_IMAGE=containers.IMAGE)
+    assert "1 passed" in output, (
+        f"A test should kill a worker in its container and pass, but pytest printed: {output}"
     )

@@ -102,7 +102,7 @@ def assert_group_outlives_a_stop(app, workers):
     docker("stop", "-t", str(WARM_STOP), workers[0]["Id"])
     # A worker that exits in the instant in which it takes a message takes that along.
     wait_until(lambda: result.completed_count() >= 299, 60)
-    hosts = [each.get() for each in result.results if each.ready()]
+    hosts = [done.get() for done in result.results if done.ready()]
     assert len(hosts) >= 299, (
         f"All 300 results should arrive although a worker was stopped, but {len(hosts)} arrived."
     )
