@@ -1,0 +1,207 @@
+"""Chapter 11's page: its server, what it answers, and the Redis that tests take away from it."""
+
+import importlib
+import json
+import os
+import threading
+from contextlib import contextmanager
+from http.client import HTTPMessage
+from typing import NamedTuple
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+import uvicorn
+from redis.exceptions import RedisError
+from support.assertions import describe
+
+from course.environment import free_port
+from course.waiting import wait_until
+
+# Seconds for an answer. The course's own page may take longer, on a busy machine.
+ANSWER_TIMEOUT = 10
+if os.environ.get("DIR"):
+    ANSWER_TIMEOUT = 3
+
+
+class Answer(NamedTuple):
+    """What the page's server answered: the body is the JSON in it, or text if it has none."""
+
+    status: int
+    headers: HTTPMessage
+    body: object
+
+
+class PageServer:
+    """The page's server on a port of 127.0.0.1, as a browser sees it."""
+
+    def __init__(self, port):
+        self.url = f"http://127.0.0.1:{port}"
+
+    def ask(self, path, numbers=None, seconds=ANSWER_TIMEOUT, when=""):
+        """GET a path, or POST numbers to it (a list, or bytes as they are); return the Answer.
+
+        Fail unless it arrives within this many seconds; `when` is for the sentence.
+        """
+        data = numbers
+        if isinstance(numbers, list):
+            data = json.dumps(numbers).encode()
+        request = Request(self.url + path, data, {"Content-Type": "application/json"})
+        what = f"{request.get_method()} {path[:10]} {when}".rstrip()
+        try:
+            return open_request(request, seconds)
+        except TimeoutError:
+            raise AssertionError(
+                f"{what} should be answered within {seconds} seconds, but it wasn't."
+            ) from None
+        except OSError as error:
+            raise AssertionError(
+                f"{what} should be answered, but this was raised: {describe(error)}"
+            ) from None
+
+    def send(self, numbers):
+        """POST numbers; return the path of the sum, or fail."""
+        status, headers, body = self.ask("/sums", numbers)
+        what = f"POST /sums with {numbers}"
+        assert status == 202, f"{what} should answer 202, but it answered {status} {body}."
+        id = text_in(body, "id")
+        assert id, f'{what} should answer {{"id": "..."}}, but it answered {body}.'
+        path = headers["Location"]
+        assert path == f"/sums/{id}", (
+            f"{what} should have the header Location: /sums/{id}, but it has {path!r}."
+        )
+        return path
+
+    def state(self, path):
+        """Return the body of the answer about a sum."""
+        return self.ask(path).body
+
+    def assert_state(self, path, wanted, when):
+        """Fail unless GET of a sum answers 200 and this; `when` ends the sentence."""
+        status, _, body = self.ask(path)
+        assert (status, body) == (200, wanted), (
+            f"GET {path[:10]}... should answer 200 {json.dumps(wanted)} {when},"
+            f" but it answered {status} {body}."
+        )
+
+
+def open_request(request, seconds):
+    """Return the Answer to a request, of whatever status."""
+    try:
+        response = urlopen(request, timeout=seconds)
+    except HTTPError as error:
+        response = error
+    with response:
+        return Answer(response.status, response.headers, parse_body(response.read()))
+
+
+def parse_body(data):
+    """Return what the JSON says, or the text if it is no JSON."""
+    try:
+        return json.loads(data)
+    except ValueError:
+        return data.decode(errors="replace")
+
+
+def text_in(body, key):
+    """Return the text of this key of a body, or None."""
+    if not isinstance(body, dict):
+        return None
+    value = body.get(key)
+    if not isinstance(value, str):
+        return None
+    return value
+
+
+def assert_refused(what, answer, status):
+    """Fail unless a request was refused with this status and a sentence."""
+    assert answer.status == status, (
+        f"{what} should be answered with {status}, but it was with {answer.status} {answer.body}."
+    )
+    assert text_in(answer.body, "detail"), (
+        f'{what} should be answered with {{"detail": "..."}}, a sentence, but it was with'
+        f" {answer.body}."
+    )
+
+
+def id_of(path):
+    """Return the id of a sum, which is its task's, too."""
+    return path.removeprefix("/sums/")
+
+
+def import_app(module):
+    """Return the app of a module of the folder under test, or fail."""
+    try:
+        return importlib.import_module(module).app
+    except ImportError as error:
+        raise AssertionError(
+            f"`uvicorn {module}:app` should find an app, but this was raised: {describe(error)}"
+        ) from None
+    except AttributeError:
+        raise AssertionError(
+            f"{module}.py should have an app, app = FastAPI(), but it has none."
+        ) from None
+
+
+@contextmanager
+def serving(module="web"):
+    """Serve the module's app in a thread of this process, so that tests see what it sends."""
+    app = import_app(module)
+    port = free_port()
+    settings = uvicorn.Config(app, port=port, log_level="critical", timeout_graceful_shutdown=1)
+    server = uvicorn.Server(settings)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        wait_until(lambda: server.started or not thread.is_alive(), 10)
+        assert server.started, f"`uvicorn {module}:app` should start, but it didn't."
+        yield PageServer(port)
+    finally:
+        server.should_exit = True
+        thread.join(5)
+
+
+def start_page_server(app_under_test):
+    """Start uvicorn beside the app's workers, as a learner does; return the PageServer."""
+    port = free_port()
+    node = app_under_test.start("uvicorn", "web:app", "--port", str(port), "--no-access-log")
+    wait_until(lambda: "Uvicorn running" in node.logs() or node.status == "exited", 20)
+    assert node.status == "running", f"uvicorn web:app should start, but it exited.\n{node.logs()}"
+    return PageServer(port)
+
+
+@pytest.fixture
+def page_server(app):
+    """The page's server, in a thread of this process."""
+    with serving() as server:
+        yield server
+
+
+class OwnRedis:
+    """The app's own Redis server, which a test stops and starts again."""
+
+    def __init__(self, server):
+        self.server = server
+
+    def stop(self):
+        self.server.kill("SIGKILL")
+
+    def freeze(self):
+        """Let it accept connections and never answer."""
+        self.server.kill("SIGSTOP")
+
+    def start(self):
+        self.server.start()
+        wait_until(self.answers, 10)
+
+    def answers(self):
+        try:
+            return self.server.client.ping()
+        except (OSError, RedisError):
+            return False
+
+
+@pytest.fixture
+def own_redis(app_under_test):
+    """The app's own Redis, in a test that is marked isolated(server=True)."""
+    return OwnRedis(app_under_test.broker)
