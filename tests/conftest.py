@@ -17,14 +17,12 @@ from pytest_celery import (
 )
 from support.assertions import describe, wait_until_ready
 from support.lessons import LessonRunner
+from support.names import ALONE
 from support.nodes import IGNORED, AppUnderTest, ProcessFactory, Worker
 from support.overlays import assert_sentence, find_overlays, is_wrong
 from support.reaper import Reaper
 
 from course.chapters import ROOT, find_chapter, find_folder
-
-# A worker asks for a second, when it starts, whether there are others: not where a test starts one for itself.
-ALONE = ["--without-mingle", "--without-gossip"]
 
 
 def pytest_addoption(parser):

@@ -1,4 +1,4 @@
-"""The app on which tests/test_12_two_celerys.py tries what differs between Celery 5.1 and 5.7. It is no chapter."""
+"""The app of tests/test_12_two_celerys.py, which compares Celery 5.1 with 5.7."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def note(id, text):
 
 @app.task(name="two.request", bind=True)
 def request(self):
-    """Tell what the task knows of its message, in the first run and after a retry."""
+    """Retry once; return what the task knows of its message, and print what it knew before."""
     known = [
         self.request.delivery_info["redelivered"],
         self.request.headers,
@@ -74,5 +74,5 @@ def request(self):
 
 
 @task_failure.connect
-def tell(sender, exception, **_):
+def print_failure(sender, exception, **_):
     print(f"task_failure {sender.name}")
