@@ -4,6 +4,8 @@ import ast
 import importlib
 import subprocess
 import sys
+from decimal import Decimal
+from functools import partial
 
 import pytest
 from support.assertions import (
@@ -24,10 +26,51 @@ NAMES = [name for name, _, _ in CALLS]
 SIGNS = {"add": " + ", "sub": " - ", "mul": " * ", "divide": " / "}
 # Numbers that stand in no time stamp and no id.
 NUMBERS = (700001, 200002)
+PRICES = [("9.95", 19, "11.84"), ("0.50", 1, "0.51"), ("100.00", 0, "100.00")]
 
 
 def test_lesson(lesson):
     lesson.holds()
+
+
+def find_function(module, name):
+    """Return a function of a module in libs, or fail."""
+    try:
+        libs = importlib.import_module(f"libs.{module}")
+    except ImportError as error:
+        raise AssertionError(
+            f"`from libs import {module}` should work, but it raised ImportError: {error}."
+        ) from None
+    function = getattr(libs, name, None)
+    assert function, f"libs.{module} should have a function {name}."
+    return function
+
+
+def imported_modules(node):
+    """Return the names of the modules that a node of a syntax tree imports."""
+    if isinstance(node, ast.ImportFrom):
+        return [node.module or ""]
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return []
+
+
+def assert_calls_into(file, task, *arguments):
+    """Fail unless a call of this task, as a function, runs code of this file."""
+    files = set()
+
+    def note_file(frame, event, argument):
+        files.add(frame.f_code.co_filename)
+
+    sys.setprofile(note_file)
+    try:
+        found = task(*arguments)
+    finally:
+        sys.setprofile(None)
+    assert str(file) in files, (
+        f"{task.__name__} should call a function of libs/{file.name},"
+        f" but it returned {found!r} without."
+    )
 
 
 @pytest.mark.step(
@@ -36,17 +79,10 @@ def test_lesson(lesson):
 )
 @pytest.mark.parametrize("name, numbers, result", CALLS)
 def test_function_needs_no_broker(app, monkeypatch, name, numbers, result):
-    """Move the arithmetic of each task into a function of libs/math.py; libs/__init__.py may be empty."""
+    """Move the arithmetic of each task into libs/math.py; libs/__init__.py may be empty."""
     for variable in URLS:
         monkeypatch.setenv(variable, "redis://127.0.0.1:1/0")
-    try:
-        libs = importlib.import_module("libs.math")
-    except ImportError as error:
-        raise AssertionError(
-            f"`from libs import math` should work, but it raised ImportError: {error}."
-        ) from None
-    function = getattr(libs, name, None)
-    assert function, f"libs.math should have a function {name}."
+    function = find_function("math", name)
     assert_returns(f"libs.math.{name}{numbers}", lambda: function(*numbers), result)
 
 
@@ -55,12 +91,11 @@ def test_libs_know_nothing_of_celery(folder):
     """Only tasks/ imports celery; libs/ imports loguru at most."""
     for path in sorted((folder / "libs").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
-            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            wrong = [name for name in names if name.partition(".")[0] in ("celery", "tasks")]
-            assert not wrong, (
-                f"{path.relative_to(folder)} should import neither celery nor tasks, but it imports {wrong}."
-            )
+            for module in imported_modules(node):
+                assert module.partition(".")[0] not in ("celery", "tasks"), (
+                    f"{path.relative_to(folder)} should import neither celery nor tasks,"
+                    f" but it imports {module}."
+                )
     code = "import sys, libs.math; sys.exit('celery' in sys.modules)"
     done = subprocess.run(
         [PROGRAMS / "python", "-c", code], cwd=folder, env=environment(), check=False
@@ -80,29 +115,21 @@ def test_worker_lists_the_tasks(worker):
 @pytest.mark.step("`from tasks import add_request` works, and so do the other three", "the-tree")
 @pytest.mark.parametrize("name", NAMES)
 def test_package_exports_the_task(app, name):
-    """In tasks/__init__.py: from tasks.math import add_request, divide_request, mul_request, sub_request."""
+    """Import all four from tasks.math in tasks/__init__.py, and add them to __all__."""
     assert_exported(app, f"tasks.math.{name}_request")
 
 
 @pytest.mark.step("they answer with what the functions return", "the-tree")
 @pytest.mark.parametrize("name, numbers, result", CALLS)
 def test_request(celery_setup, app, name, numbers, result):
-    """Each task calls its function and returns the answer: from libs import math, and then math.add(x, y)."""
+    """Each task calls its function, as in math.add(x, y), and returns the answer."""
     assert_task_returns(app, f"tasks.math.{name}_request", numbers, result)
 
 
 @pytest.mark.step("`add_request` calls `libs.math.add`", "the-tree")
 def test_request_calls_the_function(app, folder):
     """Call the function; don't compute in the task."""
-    request, called = find_task(app, "tasks.math.add_request"), set()
-    # By whatever name the task knows it.
-    sys.setprofile(lambda frame, event, _: called.add(frame.f_code.co_filename))
-    try:
-        found = request(4, 4)
-    finally:
-        sys.setprofile(None)
-    in_libs = str(folder / "libs" / "math.py") in called
-    assert in_libs, f"add_request should call libs.math.add, but it gave {found!r} without."
+    assert_calls_into(folder / "libs" / "math.py", find_task(app, "tasks.math.add_request"), 4, 4)
 
 
 @pytest.mark.step(
@@ -111,7 +138,7 @@ def test_request_calls_the_function(app, folder):
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_both_layers(worker, app, name):
-    """Use logger.info in tasks/math.py, and logger.debug, once, with the answer, in libs/math.py."""
+    """Use logger.info in tasks/math.py, and logger.debug, with the answer, in libs/math.py."""
     expect_layers(worker, app, name)
 
 
@@ -131,6 +158,35 @@ def test_division_by_zero_is_raised_in_the_caller(celery_setup, app):
         ZeroDivisionError, "divide_request.delay(1, 0).get() should raise ZeroDivisionError"
     ):
         find_task(app, "tasks.math.divide_request").delay(1, 0).get(timeout=10)
+
+
+# Star steps.
+
+
+@pytest.mark.star(
+    "`libs.prices.gross(net, percent)` adds the tax to a Decimal and rounds half up to cents:"
+    ' `gross(Decimal("0.50"), 1)` is `Decimal("0.51")`',
+    "what-you-gain",
+)
+def test_star_gross(app):
+    """Calculate with Decimals alone, as floats have no exact cents, and end with quantize."""
+    gross = find_function("prices", "gross")
+    for net, percent, result in PRICES:
+        call = f'libs.prices.gross(Decimal("{net}"), {percent})'
+        assert_returns(call, partial(gross, Decimal(net), percent), Decimal(result))
+
+
+@pytest.mark.star(
+    "the worker lists `tasks.prices.gross_request`, which takes and gives text: called with"
+    ' `"9.95"` and 19, it gives `"11.84"`, which `libs.prices.gross` computes',
+    "the-tree",
+)
+def test_star_gross_request(worker, app, folder):
+    """The task makes a Decimal of the text, calls the function, and makes text of its answer."""
+    assert_listed(worker, ["tasks.prices.gross_request"])
+    assert_task_returns(app, "tasks.prices.gross_request", ("9.95", 19), "11.84")
+    task = find_task(app, "tasks.prices.gross_request")
+    assert_calls_into(folder / "libs" / "prices.py", task, "9.95", 19)
 
 
 # What follows is about Celery's log and loguru's.
@@ -174,6 +230,9 @@ def test_loglevel_warning_hides_celerys_lines_and_neither_layer(worker, app):
     received = "Task tasks.math.add_request" in worker.logs()
     assert not received, (
         "With --loglevel=warning, Celery should not log the task that it received, but it did."
+    )
+    assert " ready." not in worker.logs(), (
+        "With --loglevel=warning, Celery should not say that it is ready, but it did."
     )
 
 
