@@ -57,14 +57,18 @@ def page(request, browser, site):
     page.set_default_timeout(15_000)
     strangers = record_strangers(page, site.url)
     errors = []
-    page.on("pageerror", errors.append)
+
+    def note_error(error):
+        errors.append(str(error))
+
+    page.on("pageerror", note_error)
     page.goto("/")
     yield page
     page.close()
     assert not strangers, (
         f"The page should load nothing from other servers, but it loads {strangers}."
     )
-    assert not errors, f"The page should raise no error, but it raised {list(map(str, errors))}."
+    assert not errors, f"The page should raise no error, but it raised {errors}."
 
 
 def send(page, numbers):
