@@ -292,6 +292,9 @@ def test_tests_pass(graded):
         "Your tests should use memory:// and cache+memory://,"
         f" but {failed} used celeryconfig.py's URLs."
     )
+    assert "it didn't end within" not in why, (
+        f"Your tests should pass without Redis, but {why}: do they wait for a Redis or a worker?"
+    )
     assert not failed, f"Your tests should pass without Redis, but {failed} failed: {why}"
 
 
