@@ -20,7 +20,7 @@ ifeq ($(filter $(STACK),pinned latest),)
 $(error There is no stack "$(STACK)": STACK is pinned or latest)
 endif
 # Only these use a learner's own folder.
-WITHOUT_DIR = $(filter-out $(addprefix chapter-%-,worker shell beat flower web pytest start check hint watch diff test),$(MAKECMDGOALS))
+WITHOUT_DIR = $(filter-out $(addprefix chapter-%-,worker shell beat flower web pytest start check hint watch diff test change undo),$(MAKECMDGOALS))
 ifneq ($(and $(DIR),$(WITHOUT_DIR)),)
 $(error $(WITHOUT_DIR) doesn't use DIR: type it without DIR=$(DIR))
 endif
@@ -42,8 +42,14 @@ chapter-%-web: setup-web ## start the web page of chapter N on 127.0.0.1:8000 (f
 	$(COURSE) run $* python -m uvicorn web:app $(ARGS)
 chapter-%-pytest: setup-test ## run the tests that are in the folder of chapter N (from chapter 10 on)
 	$(COURSE) run $* pytest $(ARGS)
-messages: setup ## show what travels through Redis, live
-	$(COURSE) messages
+messages: setup ## show what travels through Redis, live (ARGS=--json for one event a line)
+	$(COURSE) messages $(ARGS)
+chapter-%-change: ## make the lesson's change N=2 for you, or list its changes
+	$(ANY) -m course change $* $(N)
+chapter-%-undo: ## take the lesson's changes back
+	$(ANY) -m course undo $*
+progress: ## show which chapters are done
+	$(ANY) -m course progress
 chapter-%-diff: ## show what changed since the chapter before, or between DIR and chapter N
 	$(ANY) -m course diff $* $(ARGS)
 chapter-%-start: setup-test ## copy the chapter before into my/N-name, where you write chapter N yourself
@@ -121,4 +127,4 @@ tags:
 carry:
 	@sh tools/carry.sh "$$FROM"
 
-.PHONY: help messages logs down redis stop test test-docker test-browser test-resilience bench picture site site-serve site-test setup setup-web setup-test setup-browser setup-site lint clean lock audit tags carry
+.PHONY: help progress messages logs down redis stop test test-docker test-browser test-resilience bench picture site site-serve site-test setup setup-web setup-test setup-browser setup-site lint clean lock audit tags carry

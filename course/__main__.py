@@ -44,6 +44,24 @@ def steps(number, options):
     run_steps(number, *options)
 
 
+def change(number, options):
+    from course.change import change
+
+    change(number, *options)
+
+
+def undo(number, options):
+    from course.change import undo
+
+    undo(number)
+
+
+def progress(options):
+    from course.progress import main
+
+    main()
+
+
 def messages(options):
     from course.messages import main
 
@@ -84,10 +102,13 @@ OF_A_CHAPTER = {
         diff,
         "show what changed since the previous chapter, or in DIR, with options of git diff",
     ),
+    "change": (change, "make the change of the lesson with this number, or list its changes"),
+    "undo": (undo, "take the lesson's changes back"),
     "check": (check, "check an attempt step by step: hint, watch"),
     "steps": (steps, "run the steps of a chapter and report on a pipe"),
 }
 OF_NONE = {
+    "progress": (progress, "show which chapters are done"),
     "messages": (messages, "show what travels through Redis, or through the server with this URL"),
     "redis": (redis, "start Redis if none answers"),
     "stop": (stop, "stop the servers that were started here"),

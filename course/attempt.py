@@ -1,4 +1,4 @@
-"""A learner's own attempt at a chapter: where it lies, and how it differs from the course's."""
+"""A learner's own attempt at a chapter: where it is, and how it differs from the course's."""
 
 import ast
 import os
@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from course import progress
 from course.chapters import (
     NOT_CODE,
     PREVIOUS,
@@ -20,63 +21,117 @@ from course.chapters import (
 
 
 def copy(source, folder):
-    """Copy an app: not its lesson, nor what is hidden, compiled or written."""
-    shutil.copytree(
-        source, folder, ignore=shutil.ignore_patterns("README.md", *NOT_CODE), dirs_exist_ok=True
-    )
+    """Copy an app, without its lesson and what is hidden, compiled or written by a run."""
+    ignored = shutil.ignore_patterns("README.md", *NOT_CODE)
+    shutil.copytree(source, folder, ignore=ignored, dirs_exist_ok=True)
 
 
-def start(number):
-    """Copy the learner's chapter before, where it passes its check, or else the course's, into a new folder."""
-    name = find_chapter(number)
-    folder = Path(os.environ.get("DIR") or ROOT / "my" / name).expanduser().resolve()
+def make_empty_folder(folder):
+    """Make a folder, or exit with a sentence if it can't be made or isn't empty."""
     shown = display_path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        sys.exit(
-            f"{shown} isn't empty, so it is left as it is: go on there, or name a new folder with DIR=."
-        )
+        other = "go on there, or name a new folder with DIR=."
+        sys.exit(f"{shown} isn't empty, so it is left as it is: {other}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         sys.exit(f"{shown} can't be made ({error.strerror}): name another folder with DIR=.")
-    what = "is empty"
-    if previous := PREVIOUS.get(name):
-        source = ROOT / "my" / previous
-        check = [sys.executable, "-m", "course", "check", str(number_of(previous))]
-        env = {key: value for key, value in os.environ.items() if key != "DIR"}
-        if (
-            not source.is_dir()
-            or subprocess.run(check, cwd=ROOT, env=env, capture_output=True, check=False).returncode
-        ):
-            source = ROOT / "chapters" / previous
+
+
+def passes_check(name, folder):
+    """Return whether an attempt passes its check; run it, and say so, unless the last one tells."""
+    if progress.has_passed(name, folder):
+        return True
+    print(f"Checking {display_path(folder)}, to copy it if it passes.", flush=True)
+    command = [sys.executable, "-m", "course", "check", str(number_of(name))]
+    env = dict(os.environ)
+    env.pop("DIR", None)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def find_changes(folder):
+    """Return the files of a folder of the course that git knows as changed or new."""
+    command = ["git", "status", "--porcelain", "--", folder]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return [Path(line[3:]).name for line in found.stdout.splitlines()]
+
+
+def choose_source(name):
+    """Return the folder that an attempt at the chapter after this one begins from.
+
+    It is the learner's, if it passes its check, or else the course's. Exits if the course's files
+    have been changed: an attempt would silently begin with a lesson's temporary change.
+    """
+    own = ROOT / "my" / name
+    if own.is_dir():
+        if passes_check(name, own):
+            return own
+        number = number_of(name)
+        reason = f"doesn't pass make chapter-{number}-check yet, so the course's chapter is copied."
+        print(f"{display_path(own)} {reason}")
+    source = ROOT / "chapters" / name
+    changes = find_changes(source)
+    if changes:
+        shown = display_path(source)
+        undo = f"take them back first, as with git restore {shown}"
+        sys.exit(f"{shown} has changes that would be copied ({', '.join(changes)}): {undo}.")
+    return source
+
+
+def start(number):
+    """Copy the learner's previous chapter, or else the course's, into a new folder."""
+    name = find_chapter(number)
+    usual = ROOT / "my" / name
+    folder = Path(os.environ.get("DIR") or usual).expanduser().resolve()
+    shown = display_path(folder)
+    previous = PREVIOUS.get(name)
+    for chapter in (name, previous):
+        sentence = progress.describe_old_number(chapter)
+        if sentence and folder == usual:
+            sys.exit(sentence)
+    if folder.exists():
+        make_empty_folder(folder)
+    contents = "is empty"
+    if previous:
+        source = choose_source(previous)
+        contents = f"holds a copy of {display_path(source)}"
+    make_empty_folder(folder)
+    if previous:
         copy(source, folder)
-        what = f"holds a copy of {display_path(source)}"
-    own = "" if folder == ROOT / "my" / name else f" DIR={shown}"
-    print(f"{shown} {what}. Write chapter {number} there, as chapters/{name}/README.md says.")
-    print(f"make chapter-{number}-check{own} tells you what is done and what is next.")
+    print(f"{shown} {contents}. Write chapter {number} there, as chapters/{name}/README.md says.")
+    command = f"make chapter-{number}-check"
+    if folder != usual:
+        command += f" DIR={shown}"
+    print(f"{command} shows what is done and what is next.")
 
 
 def diff(number, *options):
-    """Show what changed since the chapter before, or between the learner's attempt and the chapter where DIR names one."""
+    """Show what changed since the previous chapter, or between the attempt in DIR and the chapter.
+
+    The options are git diff's.
+    """
     name = find_chapter(number)
     if os.environ.get("DIR"):
         compare(find_folder(number, "my"), ROOT / "chapters" / name, number, *options)
-    elif not PREVIOUS.get(name):
+        return
+    previous = PREVIOUS.get(name)
+    if not previous:
         print("Chapter 1 is the first: there is nothing before it.")
-    else:
-        trees = [f"HEAD:chapters/{each}" for each in (PREVIOUS[name], name)]
-        os.chdir(ROOT)
-        os.execvp("git", ["git", "diff", "-M", *options, *trees, "--", ".", ":(exclude)README.md"])
+        return
+    trees = [f"HEAD:chapters/{previous}", f"HEAD:chapters/{name}"]
+    os.chdir(ROOT)
+    os.execvp("git", ["git", "diff", "-M", *options, *trees, "--", ".", ":(exclude)README.md"])
 
 
 def compare(own, ours, number, *options):
     """Show how the code of two folders differs, without comments, docstrings and formatting."""
-    names = "yours", f"chapter-{number}"
+    names = ["yours", f"chapter-{number}"]
     with tempfile.TemporaryDirectory() as temp:
         for name, folder in zip(names, (own, ours), strict=True):
             copy(folder, Path(temp, name))
             for path in Path(temp, name).rglob("*.py"):
-                path.write_text(code(path.read_text(errors="replace")))
+                path.write_text(normalize(path.read_text(errors="replace")))
         command = ["git", "diff", "--no-index", "-M", *options, *names]
         differs = subprocess.run(command, cwd=temp, check=False).returncode
     if not differs:
@@ -84,15 +139,16 @@ def compare(own, ours, number, *options):
     print("Your way may be just as good: the check decides, not this comparison.")
 
 
-def code(text):
-    """Return Python code without comments and docstrings, in one form of writing; as it is where it isn't valid."""
+def normalize(text):
+    """Return Python code without comments and docstrings, formatted; invalid code as it is."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError):
         return text
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(
-            node
-        ):
-            node.body = node.body[1:] or [ast.Pass()]
+        documented = isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef))
+        if documented and ast.get_docstring(node):
+            node.body = node.body[1:]
+            if not node.body:
+                node.body = [ast.Pass()]
     return ast.unparse(tree) + "\n"

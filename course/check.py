@@ -1,32 +1,47 @@
 """Check a learner's attempt step by step, in the lesson's order, up to the first step that fails.
 
-The steps are the tests that are marked `step`. pytest runs them in a process of its own, where this file is a plugin that
-reports on a pipe; whatever the attempt does to that process, the one here survives and says so.
+The steps are tests that are marked `step`. pytest runs them in another process, which reports on a
+pipe (course/steps.py); whatever the attempt does to that process, this one survives and says so.
 """
 
-import logging
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import textwrap
 import time
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Pipe
+from pathlib import Path
 
-from course import import_probe
-from course.chapters import CHAPTERS, ROOT, display_path, find_chapter, find_folder, number_of
+from course import import_probe, progress
+from course.chapters import (
+    CHAPTERS,
+    NOT_CODE,
+    ROOT,
+    display_path,
+    find_chapter,
+    find_folder,
+    number_of,
+)
 from course.environment import APP, PROGRAMS, environment
 
-SECONDS = 10  # that a step may take, and so may importing the files
-COLOURS = {"✓": 32, "✗": 31, "·": 2}
+STEP_SECONDS = 10  # that a step may take, and importing the files too
+FIRST_STEP_SECONDS = 3 * STEP_SECONDS  # with the start of pytest and the worker
+COLOURS = {"✓": 32, "✗": 31, "·": 2, "★": 33, "☆": 2}
+HIDING = ("celery.py", "loguru.py", "redis.py")
+IMPORT_STEP = {"name": "the files can be imported", "anchor": "your-turn", "star": False}
 
 
 @contextmanager
-def started(*words, stderr=subprocess.DEVNULL, **options):
-    """Start a process, and end it with what the attempt has started there."""
-    nowhere = dict.fromkeys(("stdin", "stdout"), subprocess.DEVNULL)
-    process = subprocess.Popen(words, stderr=stderr, process_group=0, **nowhere, **options)
+def started(command, **options):
+    """Start a process in a group; kill the group in the end, with what the attempt started."""
+    silence = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    process = subprocess.Popen(command, process_group=0, **silence, **options)
     try:
         yield process
     finally:
@@ -34,124 +49,323 @@ def started(*words, stderr=subprocess.DEVNULL, **options):
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def import_problem(folder, chapter):
-    """Return what keeps the attempt's modules, those that the chapter has too, from being imported, or ""."""
-    paths = [path.relative_to(folder) for path in sorted(folder.rglob("*.py"))]
-    if hiding := [path for path in paths if str(path) in ("celery.py", "loguru.py", "redis.py")]:
-        return f"{hiding[0]} hides the package of that name: rename it, or move it into a package."
-    tops = {path.stem for path in chapter.iterdir()}
-    names = {
-        ".".join(path.with_suffix("").parts).removesuffix(".__init__")
-        for path in paths
-        if path.parts[0].removesuffix(".py") in tops and not re.search(r"(^|/)(\.|test)", str(path))
-    }
-    if APP not in {name.partition(".")[0] for name in names}:
-        wanted, there = next(chapter.glob(f"{APP}*")).name, ", ".join(map(str, paths[:3]))
-        return f"This folder should have {wanted}; it has {there or 'nothing yet'}."
-    words = [
-        PROGRAMS / "python",
-        import_probe.__file__,
-        str(SECONDS),
-        *sorted(names, key=lambda name: name.count(".")),
-    ]
+# Importing the files
+
+
+def find_modules(folder, chapter):
+    """Return the names of the attempt's modules that belong to the chapter, packages first."""
+    top_names = {path.stem for path in chapter.iterdir()}
+    names = set()
+    for path in folder.rglob("*.py"):
+        parts = path.relative_to(folder).with_suffix("").parts
+        if parts[0] not in top_names or any(part.startswith((".", "test")) for part in parts):
+            continue
+        names.add(".".join(parts).removesuffix(".__init__"))
+    return sorted(names, key=lambda name: (name.count("."), name))
+
+
+def find_import_problem(folder, chapter):
+    """Return what keeps the attempt's modules from being imported, in a sentence, or ""."""
+    for name in HIDING:
+        if (folder / name).exists():
+            return f"{name} hides the package of that name: rename it, or move it into a package."
+    names = find_modules(folder, chapter)
+    if not any(name == APP or name.startswith(f"{APP}.") for name in names):
+        wanted = next(chapter.glob(f"{APP}*")).name
+        there = [str(path.relative_to(folder)) for path in sorted(folder.rglob("*.py"))[:3]]
+        return f"This folder should have {wanted}; it has {', '.join(there) or 'nothing yet'}."
+    with tempfile.TemporaryDirectory() as temp:
+        report = Path(temp, "report")
+        return try_import(folder, names, report)
+
+
+def try_import(folder, names, report):
+    """Import these modules in another process; return what went wrong, or ""."""
+    command = [PROGRAMS / "python", import_probe.__file__, report, str(STEP_SECONDS), *names]
+    # No server answers there: an import needs none.
     env = environment("redis://127.0.0.1:1/0")
-    with started(*words, stderr=subprocess.PIPE, cwd=folder, env=env) as python:
-        # However much it prints, the end is what counts.
-        tail = subprocess.Popen(
-            ["tail", "-c", "40000"], stdin=python.stderr, stdout=subprocess.PIPE
-        )
-        status = python.wait()
-    said = tail.communicate()[0].decode(errors="replace")
-    late = status == -signal.SIGALRM or "\nTimeout (0:" in f"\n{said}"
-    places = re.findall(rf'File "{re.escape(str(folder))}/(.+?)", line (\d+)', said)
-    place = "{}, line {}: ".format(*places[0 if late else -1]) if places else ""
-    if status == import_probe.IMPORTED:
+    with started(command, cwd=folder, env=env) as python:
+        try:
+            status = python.wait(2 * STEP_SECONDS)
+        except subprocess.TimeoutExpired:
+            return f"Importing the files should finish within {STEP_SECONDS} seconds."
+    text = ""
+    if report.exists():
+        text = report.read_text(errors="replace")
+    if text.startswith("Timeout"):
+        return describe_timeout(text, folder)
+    try:
+        found = json.loads(text)
+    except ValueError:
+        question = "does one of them call exit at its top level?"
+        return f"Importing the files made Python exit (status {status}): {question}"
+    if "error" not in found:
         return ""
-    if late:
-        return f"{place}importing this should finish within {SECONDS} seconds, and didn't: does it loop, or wait?"
-    if "Traceback" in said:
-        return place + next(line for line in reversed(said.splitlines()) if line.strip())
-    return f"Importing the files made Python exit (status {status}): does one of them call exit at its top level?"
+    if found["place"]:
+        return f"{found['place']}: {found['error']}"
+    return found["error"]
 
 
-def reports(reader, *attempt):
-    """Yield the steps as a list, "" for each that passed, and a sentence for the one that failed."""
-    yield import_problem(*attempt)
-    seconds = 3 * SECONDS  # the first includes the start
+def describe_timeout(text, folder):
+    """Return a sentence for a traceback of faulthandler."""
+    question = f"should finish within {STEP_SECONDS} seconds, and didn't: does it loop, or wait?"
+    place = re.search(rf'File "{re.escape(str(folder))}/(.+?)", line (\d+)', text)
+    if place:
+        return f"{place[1]}, line {place[2]}: importing this {question}"
+    return f"Importing the files {question}"
+
+
+# Running the steps
+
+
+def receive(reader):
+    """Yield the reports of the steps; the last may be a failure that is made up here."""
+    seconds = FIRST_STEP_SECONDS
     with suppress(EOFError, OSError):
         while reader.poll(seconds):
-            yield reader.recv()
-            seconds = SECONDS
-        yield f"This should end, and did not within {seconds} seconds: does your code loop, or wait for something?"
-    yield "Something made Python exit: does your code call exit?"
+            report = reader.recv()
+            yield report
+            if report["what"] != "steps":
+                seconds = STEP_SECONDS
+        question = "does your code loop, or wait for something?"
+        sentence = f"This should end, and did not within {seconds} seconds: {question}"
+        yield {"what": "failed", "sentence": sentence}
+        return
+    yield {"what": "failed", "sentence": "Something made Python exit: does your code call exit?"}
 
 
-def show(mark, text, sentence=""):
-    coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    shown = f"\033[{COLOURS[mark]}m{mark}\033[0m" if coloured else mark
-    print(f" {shown} {text}", *sentence.splitlines()[:1], sep="\n      ", flush=True)
+class Check:
+    """One check of an attempt: its steps, and what it has shown of them."""
+
+    def __init__(self, number):
+        self.number = number
+        self.name = find_chapter(number)
+        self.folder = find_folder(number, "my")
+        self.chapter = ROOT / "chapters" / self.name
+        self.shown_folder = display_path(self.folder)
+        self.lesson = (self.chapter / "README.md").read_text()
+        self.interactive = sys.stdout.isatty()
+        self.steps = [IMPORT_STEP]
+        self.passed = 0
+        self.failed_step = None
+
+    def run(self):
+        """Check the attempt; return whether all its numbered steps passed."""
+        begin = time.monotonic()
+        checked = progress.digest(self.folder)
+        title = self.lesson.partition("\n")[0].removeprefix("# ")
+        print(f"{title} · {self.shown_folder}\n", flush=True)
+        self.show_running()
+        self.run_steps()
+        done = max(0, self.passed - 1)
+        numbered = [step for step in self.steps if not step["star"]]
+        if len(self.steps) > 1:
+            print(f"\n{done} of {len(numbered) - 1} · {time.monotonic() - begin:.1f} s")
+        else:
+            print(f"\n{time.monotonic() - begin:.1f} s")
+        passed = self.failed_step is None
+        progress.note_check(self.name, self.folder, passed, checked)
+        return passed
+
+    def run_steps(self):
+        """Run the steps, and show each when it is done."""
+        reader, writer = Pipe(duplex=False)
+        pipe = str(writer.fileno())
+        command = [sys.executable, "-m", "course", "steps", self.number, pipe]
+        # redis 3.2 imports distutils, and setuptools' takes longer than Python's.
+        env = os.environ | {"DIR": str(self.folder), "SETUPTOOLS_USE_DISTUTILS": "stdlib"}
+        # pytest starts while the files are imported. What it starts, the tests' reaper ends.
+        with started(command, cwd=ROOT, env=env, pass_fds=[writer.fileno()]):
+            writer.close()
+            problem = find_import_problem(self.folder, self.chapter)
+            if problem:
+                self.show_failure(problem)
+                return
+            self.show_step("✓", IMPORT_STEP["name"])
+            self.passed += 1
+            self.show_reports(reader)
+
+    def show_reports(self, reader):
+        """Show the reports of the steps until one fails or all are done."""
+        stars = []
+        for report in receive(reader):
+            if report["what"] == "steps":
+                self.steps += report["steps"]
+            position = self.passed + len(stars)
+            if position == len(self.steps):
+                return
+            step = self.steps[position]
+            if report["what"] in ("steps", "begin"):
+                self.show_running()
+            elif step["star"]:
+                stars.append(report)
+                self.show_star(step, report)
+            elif report["what"] == "passed":
+                self.show_step("✓", step["name"])
+                self.passed += 1
+            else:
+                self.show_failure(report["sentence"])
+                return
+            if self.passed + len(stars) == len(self.steps):
+                return
+
+    # What a check prints
+
+    def write(self, text, indent="", mark=""):
+        """Print a text with a coloured mark, wrapped between words at the terminal's width."""
+        if self.interactive:
+            width = max(40, shutil.get_terminal_size().columns)
+            options = {"break_long_words": False, "break_on_hyphens": False}
+            text = textwrap.fill(text, width, subsequent_indent=indent, **options)
+        if mark:
+            text = text.replace(mark, self.colour(mark), 1)
+        print(text, flush=True)
+
+    def show_step(self, mark, text, sentence=""):
+        """Show a step with its mark, and below it the first line of a sentence."""
+        if self.interactive:
+            print("\r\033[K", end="")
+        self.write(f" {mark} {text}", "   ", mark)
+        for line in sentence.splitlines()[:1]:
+            self.write(f"      {line}", "      ")
+
+    def colour(self, mark):
+        if not self.interactive or os.environ.get("NO_COLOR"):
+            return mark
+        return f"\033[{COLOURS[mark]}m{mark}\033[0m"
+
+    def show_running(self):
+        """Show the step that runs, in a terminal, on a line that the next one replaces."""
+        position = self.passed
+        if not self.interactive or position >= len(self.steps):
+            return
+        width = shutil.get_terminal_size().columns
+        text = f" … {self.steps[position]['name']}"
+        print(f"\r\033[K{text[: width - 1]}", end="", flush=True)
+
+    def show_failure(self, sentence):
+        """Show the step that failed, and those that are left."""
+        self.failed_step = self.steps[self.passed]
+        self.show_step("✗", self.failed_step["name"], sentence)
+        for step in self.steps[self.passed + 1 :]:
+            if not step["star"]:
+                self.show_step("·", step["name"])
+
+    def show_star(self, step, report):
+        if report["what"] == "passed":
+            self.show_step("★", f"done: {step['text']}")
+        else:
+            self.show_step("☆", f"not yet: {step['text']}", report["sentence"])
+
+    def type_make(self, verb):
+        """Return a command of make as the learner types it for this attempt."""
+        command = f"make chapter-{self.number}-{verb}"
+        if self.folder != ROOT / "my" / self.name:
+            command += f" DIR={self.shown_folder}"
+        return command
+
+    def show_help(self, verb):
+        """Show where a learner goes on after a step that failed."""
+        step = self.failed_step
+        lesson = f"chapters/{self.name}/README.md#{step['anchor']}"
+        print(f"lesson   {lesson}")
+        if verb == "hint":
+            self.show_hint(step)
+        else:
+            print(f"hint     {self.type_make('hint')}")
+        print(f"compare  make chapter-{self.number}-diff DIR={self.shown_folder}")
+
+    def show_hint(self, step):
+        """Show a nudge the first time, and the hint the second."""
+        if step is IMPORT_STEP:
+            command = f"make chapter-{self.number}-shell DIR={self.shown_folder}"
+            self.write(f"hint     `import {APP}` in {command} shows all that Python says", " " * 9)
+        elif progress.nudge(self.folder, step["text"]):
+            self.write(f"hint     {step['hint']}", " " * 9)
+        else:
+            heading = find_heading(self.lesson, step["anchor"])
+            again = f"{self.type_make('hint')} once more gives a hint."
+            nudge = f'read "{heading}" again: what does it do that your code doesn\'t? {again}'
+            self.write(f"nudge    {nudge}", " " * 9)
+
+    def show_pass(self):
+        """Show what the learner knows now, and what comes next."""
+        print("\nYou now know:\n")
+        known = self.lesson.partition("## What you now know\n")[2].partition("\n## ")[0]
+        for line in known.strip().splitlines():
+            self.write(line, "  ")
+        print(f"\nCompare: make chapter-{self.number}-diff DIR={self.shown_folder}")
+        print(progress.count_done())
+        position = CHAPTERS.index(self.name)
+        for name in CHAPTERS[position + 1 : position + 2]:
+            command = f"make chapter-{number_of(name)}-start"
+            print(f"Next: read chapters/{name}/README.md, then type {command}")
+
+
+def find_heading(lesson, anchor):
+    """Return the heading of a lesson that an anchor leads to."""
+    for heading in re.findall(r"^#+ (.+)$", lesson, re.MULTILINE):
+        if re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") == anchor:
+            return heading
+    return anchor
+
+
+def check(number, verb=""):
+    """Check an attempt once; exit with status 1 unless all numbered steps pass."""
+    attempt = Check(number)
+    if attempt.run():
+        attempt.show_pass()
+        return
+    attempt.show_help(verb)
+    sys.exit(1)
+
+
+# Checking again each time that a file is saved
+
+
+def is_code(_, path):
+    """Return whether a change of this path is worth a check."""
+    return not any(Path(path).match(pattern) for pattern in NOT_CODE)
+
+
+def run_in_background(number, folder):
+    """Clear the screen and start a check."""
+    if sys.stdout.isatty():
+        print("\033[2J\033[H", end="")
+    print("watching; save to check again; Ctrl-C ends\n", flush=True)
+    env = os.environ | {"DIR": str(folder)}
+    command = [sys.executable, "-m", "course", "check", number]
+    return subprocess.Popen(command, cwd=ROOT, env=env)
+
+
+def stop(process):
+    """End a check as Ctrl-C does, with what it has started."""
+    with suppress(OSError):
+        process.send_signal(signal.SIGINT)
+    process.wait()
+
+
+def watch(number):
+    """Check an attempt again each time that one of its files is saved, until Ctrl-C."""
+    import watchfiles
+
+    folder = find_folder(number, "my")
+    process = run_in_background(number, folder)
+    try:
+        for _ in watchfiles.watch(folder, watch_filter=is_code, raise_interrupt=True):
+            stop(process)
+            find_folder(number, "my")  # exits with a sentence if the folder is gone
+            process = run_in_background(number, folder)
+    finally:
+        stop(process)
 
 
 def main(number, verb=""):
-    begin, folder = time.monotonic(), find_folder(number, "my")
-    lesson = ROOT / "chapters" / find_chapter(number) / "README.md"
-    text, short = lesson.read_text(), display_path(folder)
-    print(f"{text.partition(chr(10))[0].removeprefix('# ')} · {short}\n", flush=True)
-    told = f"`import {APP}` in make chapter-{number}-shell DIR={short} shows all that Python says"
-    steps, done = [("the files can be imported", "your-turn", told)], 0
-    reader, writer = Pipe(duplex=False)
-    pipe = writer.fileno()
-    # redis 3.2 imports distutils, and setuptools' takes longer than Python's.
-    env = os.environ | {"DIR": str(folder), "SETUPTOOLS_USE_DISTUTILS": "stdlib"}
-    # The steps get ready while the files are imported for a first time. What they have started, the reaper ends.
-    with started(
-        sys.executable,
-        "-m",
-        "course",
-        "steps",
-        number,
-        str(pipe),
-        cwd=ROOT,
-        env=env,
-        pass_fds=[pipe],
-    ):
-        writer.close()
-        for found in reports(reader, folder, lesson.parent):
-            if isinstance(found, list):
-                steps += found
-            elif found:
-                break
-            else:
-                show("✓", steps[done][0])
-                done += 1
-                if done == len(steps) > 1:
-                    break
-    left = [] if not found else steps[done:] or steps
-    for at, (name, _, _) in enumerate(left):
-        show("·" if at else "✗", name, "" if at else found)
-    count = f"{done - 1} of {len(steps) - 1} · " if done else ""
-    print(f"\n{count}{time.monotonic() - begin:.1f} s")
-    compare = f"make chapter-{number}-diff DIR={short}"
-    if left:
-        own = "" if short == f"my/{lesson.parent.name}" else f" DIR={short}"
-        print(f"lesson   {lesson.relative_to(ROOT)}#{left[0][1]}")
-        hint = left[0][2] if verb == "hint" else f"make chapter-{number}-hint{own}"
-        print(f"hint     {hint}")
-        print(f"compare  {compare}")
-        sys.exit(1)
-    print("\nYou now know:\n")
-    print(text.partition("## What you now know\n")[2].partition("\n## ")[0].strip())
-    print(f"\nCompare: {compare}")
-    after = [each for each in map(number_of, CHAPTERS) if each > int(number)]
-    print(f"Next: make chapter-{after[0]}-start" if after else "That was the last chapter.")
-
-
-def watch(number, _):
-    import watchfiles
-
-    logging.disable()  # it would tell of each process
-    folder = os.environ["DIR"] = str(find_folder(number, "my"))
-    command = f"'{sys.executable}' '{__file__}' {number}"
-    how = {"target": command, "target_type": "command", "watch_filter": watchfiles.PythonFilter()}
-    # Where the folder is gone, the callback ends this with a sentence.
-    watchfiles.run_process(folder, callback=lambda _: print() or find_folder(number, "my"), **how)
+    """Check an attempt; the verb may be hint or watch."""
+    try:
+        if verb == "watch":
+            watch(number)
+        else:
+            check(number, verb)
+    except KeyboardInterrupt:
+        sys.exit(130)
