@@ -1,5 +1,6 @@
 """How a test says what it found: in one sentence, which names what was expected and what was there instead."""
 
+import difflib
 import importlib
 import os
 import re
@@ -159,14 +160,35 @@ def assert_logged(worker, app, name, numbers, sign, level):
     return [each for each in lines(own=False) if operands[0] in each[2] or answer in each[2]]
 
 
+def suggest_setting(app, name):
+    """Return a question about a setting of the app that looks like a misspelt name, or ""."""
+    known = app.conf.maps[-1]
+    unknown = [setting for setting in app.conf.table(with_defaults=False) if setting not in known]
+    for setting in difflib.get_close_matches(name, unknown, n=1, cutoff=0.8):
+        return f"; did you mean {name} by {setting}?"
+    return "."
+
+
 def assert_setting(app, name, wanted, prefix=()):
     """Fail unless the app's configuration sets this, to this value, or to what begins with one of these."""
     sentence = f"The app's configuration should set {name} to {wanted}"
-    assert name in app.conf.table(with_defaults=False), f"{sentence}, but it doesn't set it."
+    assert name in app.conf.table(with_defaults=False), (
+        f"{sentence}, but it doesn't set it{suggest_setting(app, name)}"
+    )
     found = getattr(app.conf, name)
     found = found.total_seconds() if hasattr(found, "total_seconds") else found
     fits = str(found).startswith(prefix) if prefix else found == wanted
     assert fits, f"{sentence}, but it is {found!r}."
+
+
+def assert_setting_includes(app, name, wanted):
+    """Fail unless a setting, a dict, has at least these items."""
+    found = getattr(app.conf, name) or {}
+    missing = {key: value for key, value in wanted.items() if found.get(key) != value}
+    suggestion = "."
+    if not found:
+        suggestion = suggest_setting(app, name)
+    assert not missing, f"{name} should have {missing}, but it is {found}{suggestion}"
 
 
 def assert_redis_url(app, monkeypatch, name):
