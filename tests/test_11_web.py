@@ -7,7 +7,12 @@ from html.parser import HTMLParser
 
 import pytest
 from celery import signals
-from support.assertions import assert_listed, assert_setting, assert_task_returns
+from support.assertions import (
+    assert_listed,
+    assert_setting,
+    assert_setting_includes,
+    assert_task_returns,
+)
 from support.lessons import LessonRunner
 from support.names import ADD, LEDGER_TASKS, MATH_TASKS, XSUM
 from support.page_server import assert_refused, id_of, serving
