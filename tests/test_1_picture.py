@@ -42,10 +42,11 @@ class Recorded(SessionRunner):
 
 
 def recorded(lesson):
-    """Run the lesson's first prompt; return the lines of each terminal, the same in each run."""
+    """Run the lesson's first call; return the lines of each terminal, the same in each run."""
     top = Path(tempfile.mkdtemp(dir=lesson.folder))
     session = Recorded(lesson.page, Session(), lesson.app, top)
-    block = next(block for block in lesson.page.blocks if block.language == "pycon")
+    prompts = [block for block in lesson.page.blocks if block.language == "pycon"]
+    block = next(block for block in prompts if "add.delay" in block.source)
     worker = wait_until_ready(lesson.app.workers[0])
     begun = len(worker.logs())
     try:
@@ -75,7 +76,8 @@ def drawn(lesson, panes):
     top, shown = 1, ""
     for label, text in panes.items():
         blocks = [block for block in lesson.page.blocks if block.language == "console"]
-        command = next(block.source for block in blocks if block.label == label)
+        made = [block for block in blocks if block.source.startswith("$ make ")]
+        command = next(block.source for block in made if block.label == label)
         lexer = PythonConsoleLexer() if label == "Prompt" else TextLexer()
         lines = SvgFormatter(nowrap=True, style=STYLE, xoffset=14, yoffset=top + 46, ystep=STEP)
         height = 40 + STEP * (text.count("\n") + 1)
