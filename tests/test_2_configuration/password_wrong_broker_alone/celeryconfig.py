@@ -1,0 +1,15 @@
+"""Settings of the app, under the names that Celery's documentation lists them by."""
+
+import os
+from urllib.parse import quote
+
+password = os.environ.get("REDIS_PASSWORD")
+login = ""
+if password:
+    login = f":{quote(password, safe='')}@"
+
+broker_url = f"redis://{login}127.0.0.1:6379/0"
+result_backend = "redis://127.0.0.1:6379/0"
+
+# Redis forgets a result after an hour. Celery's own default is a day.
+result_expires = 3600

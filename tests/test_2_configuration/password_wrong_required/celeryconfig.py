@@ -1,0 +1,12 @@
+"""Settings of the app, under the names that Celery's documentation lists them by."""
+
+import os
+from urllib.parse import quote
+
+password = quote(os.environ["REDIS_PASSWORD"], safe="")
+
+broker_url = f"redis://:{password}@127.0.0.1:6379/0"
+result_backend = f"redis://:{password}@127.0.0.1:6379/0"
+
+# Redis forgets a result after an hour. Celery's own default is a day.
+result_expires = 3600
