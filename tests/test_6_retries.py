@@ -56,9 +56,9 @@ def assert_balances(enter, *entries):
         try:
             found = enter(id, amount)
         except sqlite3.OperationalError as error:
-            question = "is a transaction still open, without a commit?"
             raise AssertionError(
-                f"enter({id!r}, {amount}) should return {balance}, but it raised {error}: {question}"
+                f"enter({id!r}, {amount}) should return {balance}, but it raised {error}:"
+                " is a transaction still open, without a commit?"
             ) from None
         assert found == balance, (
             f"enter({id!r}, {amount}) should return {balance}, but it returned {found!r}."
