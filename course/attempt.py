@@ -34,6 +34,8 @@ def make_empty_folder(folder):
         sys.exit(f"{shown} isn't empty, so it is left as it is: {other}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # Commands can be typed there, too.
+        shutil.copy(ROOT / "chapters" / name / "Makefile", folder)
     except OSError as error:
         sys.exit(f"{shown} can't be made ({error.strerror}): name another folder with DIR=.")
 

@@ -22,7 +22,7 @@ def find_chapters():
 
 
 def find_written_files():
-    """Return the patterns of the files that chapters write when they run, as their .gitignore files list them."""
+    """Return patterns of the files that chapters write when they run, from their .gitignore files."""
     patterns = set()
     for path in ROOT.glob("chapters/*/.gitignore"):
         for line in path.read_text().split():
@@ -34,20 +34,22 @@ CHAPTERS = find_chapters()
 # The previous chapter of each chapter but the first.
 PREVIOUS = dict(zip(CHAPTERS[1:], CHAPTERS, strict=False))
 # What a copy of an app leaves out.
-NOT_CODE = ("__pycache__", ".*", *find_written_files())
+NOT_CODE = ("Makefile", "__pycache__", ".*", *find_written_files())
 
 
 def find_chapter(number):
-    """Return the name of the chapter with this number, a string as it was typed; exit with a sentence if there is none."""
+    """Return the name of the chapter with this number; exit with a sentence if there is none."""
     found = [name for name in CHAPTERS if name.partition("-")[0] == str(number)]
     if len(found) == 1:
         return found[0]
-    count = "more than one" if found else "no"
+    count = "no"
+    if found:
+        count = "more than one"
     sys.exit(f"There is {count} chapter {number}: the chapters are {', '.join(CHAPTERS)}.")
 
 
 def find_folder(number, home="chapters"):
-    """Return the folder that DIR names, or else the chapter's folder in chapters/ or, for home="my", the attempt's."""
+    """Return the folder that DIR names, or else the chapter's in chapters/ or my/; exit if it isn't."""
     name = find_chapter(number)
     named = os.environ.get("DIR")
     path = Path(named or ROOT / home / name).expanduser().resolve()
@@ -60,7 +62,7 @@ def find_folder(number, home="chapters"):
 
 
 def display_path(path):
-    """Return a path as a reader types it: relative to the top of the checkout, and quoted for the shell."""
+    """Return a path as one types it: relative to the top of the checkout, quoted for the shell."""
     path = Path(path)
     if path.is_relative_to(ROOT):
         path = path.relative_to(ROOT)

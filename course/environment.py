@@ -1,4 +1,4 @@
-"""The stack that the course runs on, the learner's port, and the environment of what the course starts."""
+"""The stack that the course runs on, the learner's port, and what child processes inherit."""
 
 import os
 import socket
@@ -18,11 +18,16 @@ STRIPPED_PREFIXES = ("ARGS", "CELERY_", "DIR", "LOGURU_", "MAKE", "MFLAGS", "RED
 
 
 def redis_port():
-    """Return the port of the learner's Redis server, REDIS_PORT or 6379; exit with a sentence if it is not a port."""
+    """Return the learner's port, REDIS_PORT or 6379; exit with a sentence if it is not a port."""
     text = os.environ.get("REDIS_PORT") or "6379"
     if not text.isdecimal() or not 0 < int(text) < 65536:
         sys.exit(f"REDIS_PORT={text} is no port: set it to a number from 1 to 65535.")
     return int(text)
+
+
+def port_url():
+    """Return the URL of database 0 of the learner's Redis server."""
+    return f"redis://127.0.0.1:{redis_port()}/0"
 
 
 def free_port():
@@ -33,7 +38,7 @@ def free_port():
 
 
 def environment(url=None):
-    """Return the environment of a child process that runs this stack's programs and not the learner's server.
+    """Return the environment of a child process that doesn't use the learner's server.
 
     The stack's programs are first on PATH. With a URL, it is the broker and the result backend.
     """

@@ -1,6 +1,7 @@
-"""The look around before a chapter's workers start.
+"""The checks before a chapter's worker starts.
 
-Two workers of different code on one server take each other's messages and throw them away, so the second is refused.
+Two workers of different code on one server take each other's messages and throw them away, so the
+second is refused.
 """
 
 import json
@@ -9,148 +10,267 @@ import re
 import sys
 import time
 from collections import Counter
-from urllib.parse import quote, unquote
+from pathlib import Path
 
-from course.environment import APP, URLS, redis_port
+from course.chapters import display_path
+from course.environment import APP, URLS, port_url, redis_port
+from course.loaded import Mark, loaded_files, read_mark
 
-ANSWER_TIMEOUT = 3  # that a server has to answer in
-LOOKED_AT = 100  # messages of each queue, of those that wait
-MARK = "course:"
+# Seconds that a server has to answer in.
+ANSWER_TIMEOUT = 3
+# How many of the waiting messages of each queue are read.
+READ_MESSAGES = 100
+
+
+class ServerProblem(Exception):
+    """A server cannot serve; the text is a sentence that says what to do."""
 
 
 def find_app():
-    """Return the chapter's app with its tasks, or None where the code cannot be imported: Celery will tell.
+    """Return the app in the current folder with its tasks, or None if the import fails.
 
-    Points Celery's variables at the learner's port, where that is not the one that chapters name.
+    Celery reports the error when it imports the app itself.
     """
     try:
         from celery.app.utils import find_app
 
         app = find_app(APP)
         app.loader.import_default_modules()
-    except (Exception, SystemExit):  # noqa: BLE001  whatever the chapter's code raises
-        app = None
-    if redis_port() != 6379:
-        # Not the result backend's where the app has none: a chapter shows what happens then.
-        for name in URLS if not app or app.conf.result_backend else URLS[:1]:
-            os.environ.setdefault(name, f"redis://127.0.0.1:{redis_port()}/0")
+    except (Exception, SystemExit):  # noqa: BLE001  a chapter's code may raise anything
+        return None
     return app
 
 
-def connect(url, setting, variable):
-    """Return a client of the Redis server that a setting names, or None where it names no Redis server.
+def open_server(url, setting, variable):
+    """Return a client of the Redis server at a URL, or None if the URL is of another kind.
 
-    Ends with a sentence where that server cannot serve.
+    setting and variable are the names that Celery knows the URL by. Raises ServerProblem if the
+    server doesn't accept writes.
     """
     import redis
 
     if not str(url).startswith(("redis://", "rediss://")) or ";" in url:
         return None
-    where = (
-        f"{variable}={url}"
-        if os.environ.get(variable)
-        else f"{setting}, {url} in this chapter's code,"
-    )
-    instead = f"set {URLS[0]} and {URLS[1]} to"
-    options = {
-        "socket_timeout": ANSWER_TIMEOUT,
-        "socket_connect_timeout": ANSWER_TIMEOUT,
-        "max_connections": 1,
-    }
-    options |= {"decode_responses": True, "encoding_errors": "replace"}
     try:
-        client = redis.Redis.from_url(url, **options)
-        client.setrange("course-look", 0, "")  # a write that changes nothing
-        return client
+        client = redis.Redis.from_url(
+            url,
+            socket_timeout=ANSWER_TIMEOUT,
+            socket_connect_timeout=ANSWER_TIMEOUT,
+            max_connections=1,
+            decode_responses=True,
+            encoding_errors="replace",
+        )
+        # A write that changes nothing.
+        client.setrange("course-look", 0, "")
     except (redis.RedisError, ValueError) as error:
-        if re.search("NOAUTH|WRONGPASS|assword|uthenticat", str(error)):
-            sys.exit(f"{where} wants a password: {instead} redis://:PASSWORD@HOST:PORT/0.")
-        if isinstance(error, redis.ResponseError):
-            sys.exit(f"{where} refuses writes ({error}): {instead} another server's URL.")
-        start = f"make redis starts one, or {instead} a server's URL, or unset both"
-        sys.exit(f"No Redis answers at {where} ({error}): {start}.")
+        place = describe_url(url, setting, variable)
+        raise ServerProblem(describe_problem(error, place)) from None
+    return client
 
 
-def look_for_workers(app, client):
-    """Return whether another worker uses this database; end with a sentence where it is one of different code.
-
-    A worker that was started here is known by the name of one of its connections, also while it starts or is
-    suspended. Others are asked: a worker listens for remote control, by a pattern.
-    """
-    import kombu.pools
-
-    own, mark = str(client.client_id()), MARK + quote(os.getcwd())
-    # In one transaction, so that of two workers which start at once the second sees the first.
-    _, clients = client.pipeline().client_setname(mark).client_list().execute()
-    database = str(client.connection_pool.connection_kwargs.get("db") or 0)
-    clients = [each for each in clients if each["db"] == database]
-    marked = [
-        each["name"] for each in clients if each["name"].startswith(MARK) and each["id"] != own
-    ]
-    for other in set(marked) - {mark}:
-        refuse(f"started in {unquote(other.removeprefix(MARK))}")
-    listening = sum(each["psub"] != "0" for each in clients)
-    if listening > len(marked):
-        known = {name for name in app.tasks if not name.startswith("celery.")}
-        replies = app.control.inspect(timeout=1, limit=listening).registered() or {}
-        # Celery forks later, and asks again on new connections.
-        kombu.pools.reset()
-        app._after_fork()
-        for node, tasks in replies.items():
-            if known != {task.split()[0] for task in tasks}:
-                refuse(f"{node}, which knows {', '.join(tasks)}")
-    return bool(marked or listening)
+def describe_url(url, setting, variable):
+    """Return a server's URL with the name under which the learner or the chapter sets it."""
+    if os.environ.get(variable):
+        return f"{variable}={url}"
+    if os.environ.get("REDIS_PORT") and url == port_url():
+        return f"REDIS_PORT={redis_port()}"
+    return f"{setting}, {url} in this chapter's code,"
 
 
-def refuse(worker):
-    sys.exit(
-        f"A worker of different code uses this server ({worker}): stop it (Ctrl-C in its terminal, or make down if it is a container), or use another"
-        " server with REDIS_PORT=6390, because the two would take each other's messages and throw them away."
+def describe_problem(error, place):
+    """Return a sentence about a server that doesn't accept writes."""
+    import redis
+
+    instead = f"set {URLS[0]} and {URLS[1]} to"
+    if re.search("NOAUTH|WRONGPASS|assword|uthenticat", str(error)):
+        return f"{place} wants a password: {instead} redis://:PASSWORD@HOST:PORT/0."
+    if isinstance(error, redis.ResponseError):
+        return f"{place} refuses writes ({error}): {instead} another server's URL."
+    return (
+        f"No Redis answers at {place} ({error}): make redis starts one, or {instead} a server's"
+        " URL, or unset both."
     )
 
 
-def look_at_messages(app, client, number, worker_is_up):
-    """Say which messages wait, and what this worker will do with them."""
-    taken = client.hlen("unacked")
-    if taken and not worker_is_up:
-        print(
-            f"{taken} taken and unfinished: a worker that was killed had these messages. They go back into the queue"
-            " after the visibility timeout, an hour unless you set it."
+def connect(url, setting, variable):
+    """Return a client as open_server does, but exit with the sentence about a problem."""
+    try:
+        return open_server(url, setting, variable)
+    except ServerProblem as problem:
+        sys.exit(str(problem))
+
+
+def find_node(options):
+    """Return the name that Celery gives to a worker with these options."""
+    from celery.utils.nodenames import default_nodename, host_format
+
+    name = None
+    words = iter(options)
+    for word in words:
+        if word in ("-n", "--hostname"):
+            name = next(words, None)
+        elif word.startswith("--hostname="):
+            name = word.removeprefix("--hostname=")
+        elif word.startswith("-n"):
+            name = word.removeprefix("-n").removeprefix("=")
+    return host_format(default_nodename(name))
+
+
+def in_database(client, clients):
+    """Return those of a server's clients that use the same database as one client."""
+    database = str(client.connection_pool.connection_kwargs.get("db") or 0)
+    return [entry for entry in clients if entry["db"] == database]
+
+
+def find_marked(clients):
+    """Return the marks of the workers among the clients of a server."""
+    marks = [read_mark(entry["name"]) for entry in clients]
+    return [mark for mark in marks if mark]
+
+
+def count_listeners(clients):
+    """Return how many of the clients listen by a pattern, as a worker does for remote control."""
+    return sum(entry["psub"] != "0" for entry in clients)
+
+
+def ask_workers(app, limit):
+    """Ask the workers which tasks they know, for at most a second; return these by worker."""
+    from course.celery_internals import forget_connections
+
+    replies = app.control.inspect(timeout=1, limit=limit).registered() or {}
+    # Celery forks later, and must not share connections with its processes.
+    forget_connections(app)
+    # An entry may be a name followed by options of the task.
+    return {node: {task.split()[0] for task in tasks} for node, tasks in replies.items()}
+
+
+def own_tasks(app):
+    """Return the names of an app's tasks without Celery's own."""
+    return {name for name in app.tasks if not name.startswith("celery.")}
+
+
+def refuse_beside(mark, other, number):
+    """Exit with a sentence if a worker with one mark must not start beside one with the other."""
+    if other.folder != mark.folder:
+        refuse_code(f"started in {other.folder}")
+    if other.files != mark.files:
+        changed = [name for name, digest in other.files.items() if mark.files.get(name) != digest]
+        reason = "files were added"
+        if changed:
+            reason = f"{', '.join(changed)} changed since it started"
+        sys.exit(
+            f"The worker {other.node} in {display_path(mark.folder)} runs older code ({reason}):"
+            " press Ctrl-C in its terminal and start it again, then type this again."
         )
-    counts, more = Counter(), 0
+    if other.node and other.node == mark.node:
+        refuse_name(mark.node, number)
+
+
+def refuse_code(worker):
+    """Exit because a worker runs other code."""
+    sys.exit(
+        f"A worker of different code uses this server ({worker}): stop it (Ctrl-C in its terminal,"
+        " or make down if it is a container), or use another server with REDIS_PORT=6390, because"
+        " the two would take each other's messages and throw them away."
+    )
+
+
+def refuse_name(node, number):
+    """Exit because a worker has this name already."""
+    sys.exit(
+        f"A worker named {node} is up already: stop it with Ctrl-C in its terminal, or give this"
+        f' one another name: make chapter-{number}-worker ARGS="-n second@%h".'
+    )
+
+
+def check_workers(app, client, mark, number):
+    """Mark this process in Redis as a worker; exit if it must not start beside those that are up.
+
+    A worker that the course started is known by the mark on a connection, even while it starts or
+    is suspended. Others are asked. Returns whether any other worker uses the database.
+    """
+    own = str(client.client_id())
+    # In one transaction: of two workers that start at once, the second sees the first.
+    transaction = client.pipeline().client_setname(mark.connection_name()).client_list()
+    _, clients = transaction.execute()
+    clients = [entry for entry in in_database(client, clients) if entry["id"] != own]
+    marked = find_marked(clients)
+    for other in marked:
+        refuse_beside(mark, other, number)
+    listeners = count_listeners(clients)
+    if listeners > len(marked):
+        for node, tasks in ask_workers(app, listeners).items():
+            if tasks != own_tasks(app):
+                refuse_code(f"{node}, which knows {', '.join(sorted(tasks))}")
+            if node == mark.node:
+                refuse_name(node, number)
+    return bool(marked or listeners)
+
+
+def describe_messages(app, client, number, other_is_up):
+    """Say which messages wait and what this worker does with them; wait if it drops some."""
+    taken = client.hlen("unacked")
+    if taken and not other_is_up:
+        print(
+            f"{taken} taken and unfinished: a worker that was killed had these messages. They go"
+            " back into the queue after the visibility timeout, an hour unless you set it."
+        )
+    counts = Counter()
+    unread = 0
     for queue in app.amqp.queues:
-        more += max(0, client.llen(queue) - LOOKED_AT)
-        counts.update(map(task_of, client.lrange(queue, -LOOKED_AT, -1)))
+        unread += max(0, client.llen(queue) - READ_MESSAGES)
+        for message in client.lrange(queue, -READ_MESSAGES, -1):
+            counts[read_task(message)] += 1
     if not counts:
         return
-    parts = [
-        f"{count} of {name}" if name else f"{count} unreadable" for name, count in counts.items()
-    ]
-    parts += [f"{more} more"] if more else []
-    unknown = ", ".join(sorted(filter(None, counts.keys() - app.tasks.keys())))
-    fates = ["this worker runs them"] if counts.keys() & app.tasks.keys() else []
-    fates += [f"this worker doesn't know {unknown} and throws those away"] if unknown else []
-    fates += ["an unreadable message ends the worker; start it again"] if None in counts else []
-    hint = f"make chapter-{number}-purge drops them all"
-    hint += "; press Ctrl-C within 5 seconds to keep them" if unknown else ""
-    print(f"Waiting in the queue: {', '.join(parts)}; {'; '.join(fates)}; {hint}.", flush=True)
-    time.sleep(5 if unknown else 0)
+    parts = []
+    for name, count in counts.items():
+        parts.append(f"{count} of {name}" if name else f"{count} unreadable")
+    if unread:
+        parts.append(f"{unread} more")
+    unreadable = counts.pop(None, 0)
+    unknown = sorted(counts.keys() - app.tasks.keys())
+    sentences = [f"Waiting in the queue: {', '.join(parts)}"]
+    if len(counts) > len(unknown):
+        sentences.append("this worker runs them")
+    if unknown:
+        sentences.append(f"this worker doesn't know {', '.join(unknown)} and throws those away")
+    if unreadable:
+        sentences.append("an unreadable message ends the worker; start it again")
+    sentences.append(f"make chapter-{number}-purge drops them all")
+    if unknown:
+        sentences.append("press Ctrl-C within 5 seconds to keep them")
+    print(f"{'; '.join(sentences)}.", flush=True)
+    if unknown:
+        time.sleep(5)
 
 
-def task_of(message):
-    """Return the name of the task that a message calls, or None where Celery did not write it."""
+def read_task(message):
+    """Return the name of the task that a message calls, or None if Celery didn't write it."""
     try:
         return str(json.loads(message)["headers"]["task"])
     except (ValueError, TypeError, LookupError, RecursionError):
         return None
 
 
-def look(number):
-    """Look around before workers of a chapter start; return the connection whose name marks this process as one of them."""
+def prepare(number, options=(), in_containers=False):
+    """Check the code and the servers before workers start in the current folder; exit if needed.
+
+    Returns the files that the worker has loaded, as loaded_files does, and the client whose
+    connection marks this process as a worker while it is open, or None.
+    """
     app = find_app()
-    if app:
-        broker = connect(app.conf.broker_url, "broker_url", URLS[0])
-        connect(app.conf.result_backend, "result_backend", URLS[1])
-        if broker:
-            look_at_messages(app, broker, number, look_for_workers(app, broker))
-        return broker
+    folder = str(Path.cwd())
+    files = loaded_files(folder)
+    if not app:
+        return files, None
+    client = connect(app.conf.broker_url, "broker_url", URLS[0])
+    connect(app.conf.result_backend, "result_backend", URLS[1])
+    if client:
+        node = ""
+        if not in_containers:
+            node = find_node(options)
+        mark = Mark(folder, node, files)
+        other_is_up = check_workers(app, client, mark, number)
+        describe_messages(app, client, number, other_is_up)
+    return files, client

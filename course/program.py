@@ -1,4 +1,4 @@
-"""Become one of the stack's programs in a chapter's folder: beat, Flower, the web page, pytest, a prompt."""
+"""Become one of the stack's programs in a chapter's folder: beat, Flower, the web page, pytest."""
 
 import os
 import re
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from course.chapters import CHAPTERS, ROOT, display_path, find_folder
-from course.environment import PROGRAMS, URLS, redis_port
+from course.environment import PROGRAMS, URLS
 
 # The file, and a pattern in it, without which a program has nothing to run in a folder.
 NEEDED = {
@@ -16,6 +16,8 @@ NEEDED = {
     "uvicorn": ("web.py", ""),
 }
 USUAL_PORTS = {"flower": 5555, "uvicorn": 8000}
+# These end in a traceback, or wait in silence, without a server.
+NEED_SERVER = {"flower", "watch.py"}
 
 
 def has_needed(top, program):
@@ -51,21 +53,36 @@ def check_port(program, command):
         sys.exit(f"Port {port} is taken or not allowed: try another, as in ARGS=--port={other}.")
 
 
-def run(number, *command):
-    """Run a command in the chapter's folder instead of this process, once it is known to find what it needs."""
-    os.chdir(find_folder(number))
-    os.environ["PATH"] = f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    for program in NEEDED.keys() & set(command):
-        check_folder(program)
-    for program in USUAL_PORTS.keys() & set(command):
-        check_port(program, command)
-    needs_server = bool({"flower", "watch.py"} & set(command))
-    if needs_server or redis_port() != 6379:
-        from course.preflight import connect, find_app
+def check_server():
+    """Exit with a sentence if the broker of the app in the current folder cannot serve."""
+    from course.preflight import connect, find_app
 
-        app = find_app()  # which points Celery to the port
-        if needs_server and app:
-            connect(app.conf.broker_url, "broker_url", URLS[0])
+    app = find_app()
+    if app:
+        connect(app.conf.broker_url, "broker_url", URLS[0])
+
+
+def enter_folder(folder):
+    """Work in a folder, with the stack's programs first on PATH."""
+    os.chdir(folder)
+    os.environ["PATH"] = f"{PROGRAMS}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+
+
+def become(program, words):
+    """Run one of the stack's programs instead of this process."""
     # By its path, because a folder with a colon in its name can't be on PATH.
-    path = str(PROGRAMS / command[0])
-    os.execv(path, [path, *command[1:]])
+    path = str(PROGRAMS / program)
+    os.execv(path, [path, *words])
+
+
+def run_program(number, command):
+    """Become a program in the chapter's folder, once it is known to find what it needs there."""
+    enter_folder(find_folder(number))
+    words = set(command)
+    for program in NEEDED.keys() & words:
+        check_folder(program)
+    for program in USUAL_PORTS.keys() & words:
+        check_port(program, command)
+    if NEED_SERVER & words:
+        check_server()
+    become(command[0], command[1:])

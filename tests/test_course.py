@@ -28,15 +28,19 @@ def anchors(path):
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def find_targets():
+    """Return the targets of the Makefile and maintain.mk, those of a chapter with % for N."""
+    text = (ROOT / "Makefile").read_text() + (ROOT / "maintain.mk").read_text()
+    return re.findall(r"^(?:\$\(call each,[a-z]+\): )?([a-z%-]+):", text, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     "path", [*LESSONS.values(), *OTHERS], ids=lambda path: str(path.relative_to(ROOT))
 )
 def test_what_a_page_names_is_there(path):
     text, where = path.read_text(), path.relative_to(ROOT)
     prose = FENCE.sub("", text)
-    names = " ".join(
-        re.findall(r"^([a-z% -]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    ).split()
+    names = find_targets()
     numbers = ["N", *map(number_of, CHAPTERS)]
     targets = {name.replace("%", str(number)) for name in names for number in numbers}
     typed = re.findall(r"`(make [^`]+)`", prose) + re.findall(r"^\$ (make .+)$", text, re.MULTILINE)

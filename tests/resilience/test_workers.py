@@ -170,7 +170,7 @@ def test_mistake_in_the_code(checkout):
         ("chapter-3-web", "has nothing for uvicorn: chapters/11-web is the first that has."),
         (
             "chapter-9-flower ARGS=--port=0",
-            "No Redis answers at CELERY_BROKER_URL=redis://127.0.0.1:",
+            "No Redis answers at REDIS_PORT=",
         ),
         ("chapter-9-flower ARGS=--port=70000", "Port 70000 is taken or not allowed: try another"),
         ("chapter-08-diff", "There is no chapter 08: "),

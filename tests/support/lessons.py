@@ -16,7 +16,7 @@ from pexpect.replwrap import REPLWrapper
 from support.assertions import wait_until_ready
 from support.nodes import IGNORED, AppUnderTest, WorkerProcess
 
-from course.chapters import ROOT
+from course.chapters import CHAPTERS, ROOT
 from course.environment import PROGRAMS, STACK
 from course.lesson import Lesson, apply_diff
 from course.waiting import wait_until
@@ -104,6 +104,8 @@ class SessionRunner:
         """Make a checkout of links, where the chapter is the app's folder and all is set up."""
         (self.top / "chapters").mkdir(parents=True)
         (self.top / "chapters" / self.page.path.parent.name).symlink_to(self.app.folder)
+        for name in set(CHAPTERS) - {self.page.path.parent.name}:
+            (self.top / "chapters" / name).symlink_to(ROOT / "chapters" / name)
         (self.top / "course").symlink_to(ROOT / "course")
         for path in (ROOT / "Makefile", *ROOT.glob("*.mk")):
             (self.top / path.name).symlink_to(path)
