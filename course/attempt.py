@@ -10,6 +10,7 @@ from pathlib import Path
 
 from course import progress
 from course.chapters import (
+    CHAPTERS,
     NOT_CODE,
     PREVIOUS,
     ROOT,
@@ -34,8 +35,8 @@ def make_empty_folder(folder):
         sys.exit(f"{shown} isn't empty, so it is left as it is: {other}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # Commands can be typed there, too.
-        shutil.copy(ROOT / "chapters" / name / "Makefile", folder)
+        # With it, commands can be typed there too. It is the same in every chapter.
+        shutil.copy(ROOT / "chapters" / CHAPTERS[0] / "Makefile", folder)
     except OSError as error:
         sys.exit(f"{shown} can't be made ({error.strerror}): name another folder with DIR=.")
 
