@@ -1,4 +1,7 @@
-"""One server for each pytest process, one worker for each chapter's file, and pytest-celery's fixtures on them."""
+"""Fixtures of the suites: a server for each pytest process, a worker for each file of tests.
+
+pytest-celery's own fixtures get these as their nodes.
+"""
 
 import os
 import re
@@ -6,7 +9,6 @@ import shutil
 import signal
 from pathlib import Path
 
-import celery.app.builtins  # noqa: F401  registers Celery's own tasks
 import pytest
 from pytest_celery import (
     CeleryBackendCluster,
@@ -16,6 +18,7 @@ from pytest_celery import (
     RedisTestBroker,
 )
 from support.assertions import describe, wait_until_ready
+from support.celery_internals import delete_results_silently
 from support.lessons import LessonRunner
 from support.names import ALONE
 from support.nodes import IGNORED, AppUnderTest, ProcessFactory, Worker
@@ -24,48 +27,60 @@ from support.reaper import Reaper
 
 from course.chapters import ROOT, find_chapter, find_folder
 
+TESTS = Path(__file__).parent
+
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--chapter", help="run this chapter's suite alone, on the folder DIR where that is set"
+        "--chapter", help="run the suite of this chapter only, on the folder DIR if it is set"
     )
     parser.addoption(
-        "--docker", action="store_true", help="run the suites on containers: needs an engine"
+        "--docker", action="store_true", help="run the suites on containers, in a Docker engine"
     )
 
 
 def pytest_configure(config):
-    # A shell lets what it runs in the background ignore Ctrl-C, and so the programs that tests press it in.
+    # A shell lets programs in the background ignore Ctrl-C, and the programs that they start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if number := config.option.chapter:
-        try:
-            find_folder(number)
-        except SystemExit as error:
-            raise pytest.UsageError(str(error)) from None
-        config.args[:] = sorted(map(str, Path(__file__).parent.glob(f"test_{number}_*.py")))
+    delete_results_silently()
+    number = config.option.chapter
+    if number:
+        check_folder(number)
+        config.args[:] = [str(path) for path in sorted(TESTS.glob(f"test_{number}_*.py"))]
     else:
         os.environ.pop("DIR", None)
-    if config.option.docker and not hasattr(config, "workerinput"):
+    is_xdist_worker = hasattr(config, "workerinput")
+    if config.option.docker and not is_xdist_worker:
         from support import containers
 
         containers.prepare()
 
 
+def check_folder(number):
+    """Raise a UsageError with a sentence if a chapter, or the folder DIR, doesn't exist."""
+    try:
+        find_folder(number)
+    except SystemExit as error:
+        raise pytest.UsageError(str(error)) from None
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Let a failure be its sentence: what `assert condition, sentence` says, or what was raised instead, in one line."""
+    """Report a failed assertion as its sentence, and on an attempt any exception as one line."""
     report = yield
-    error = call.excinfo.value if call.excinfo and report.failed else None
+    if not call.excinfo or not report.failed:
+        return report
+    error = call.excinfo.value
     if isinstance(error, AssertionError) and str(error):
         report.longrepr = str(error)
-    elif error and os.environ.get("DIR"):
+    elif os.environ.get("DIR"):
         report.longrepr = f"This could not be tested further: {describe(error)}"
     return report
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_logreport(report):
-    """Let a failure begin with its sentence, and not with pytest-xdist's line of which process ran it."""
+    """Begin a failure with its sentence, and not with the process of pytest-xdist that ran it."""
     if report.failed and hasattr(report, "node"):
         del report.node
 
@@ -95,13 +110,14 @@ def pytest_pyfunc_call(pyfuncitem):
 
 @pytest.fixture(scope="session")
 def nodes(request, tmp_path_factory):
-    """Makes servers and workers, as processes or containers. Nothing is started before a test needs it."""
-    factory = ProcessFactory
+    """The factory of servers and workers, which are processes or containers."""
     if request.config.option.docker:
-        from support.containers import ContainerFactory as factory
+        from support.containers import ContainerFactory as Factory
+    else:
+        Factory = ProcessFactory
     reaper = Reaper()
-    yield factory(reaper, tmp_path_factory.mktemp("nodes"))
-    # It ends what is left: the servers that tests share.
+    yield Factory(reaper, tmp_path_factory.mktemp("nodes"))
+    # This ends the server that tests share.
     reaper.close()
 
 
@@ -148,30 +164,31 @@ def shared(nodes, folder, overlay):
 
 @pytest.fixture
 def app_under_test(request, nodes, folder, tmp_path):
-    """The chapter's worker and database, or the test's own where it is marked `isolated`."""
+    """The worker and the database that tests share, or the test's own if it is `isolated`."""
     marker = request.node.get_closest_marker("isolated")
-    if marker:
-        options = {"args": ALONE} | marker.kwargs
-        if options.pop("copy", False):
-            folder = shutil.copytree(folder, tmp_path / "copy", ignore=IGNORED)
-        made = AppUnderTest(nodes, folder, **options)
-    else:
-        made = request.getfixturevalue("shared")
-    yield made
-    made.forget_modules()
-    if marker:
-        made.close()
+    if not marker:
+        shared = request.getfixturevalue("shared")
+        yield shared
+        shared.forget_modules()
+        return
+    options = {"args": ALONE} | marker.kwargs
+    if options.pop("copy", False):
+        folder = shutil.copytree(folder, tmp_path / "copy", ignore=IGNORED)
+    isolated = AppUnderTest(nodes, folder, **options)
+    yield isolated
+    isolated.forget_modules()
+    isolated.close()
 
 
 @pytest.fixture
 def app(app_under_test, monkeypatch):
-    """The chapter's app, imported afresh; `celery_setup.app` is the same."""
+    """The chapter's app, imported anew; `celery_setup.app` is the same."""
     return app_under_test.enter(monkeypatch)
 
 
 @pytest.fixture
 def ledger(app, folder):
-    """The path of the ledger that a chapter writes, which is not there yet."""
+    """The path of the ledger that a chapter writes; there is no file yet."""
     path = folder / "ledger.db"
     path.unlink(missing_ok=True)
     return path
@@ -181,7 +198,7 @@ def ledger(app, folder):
 def lesson(request, number, shared, tmp_path):
     """The chapter's lesson, which `lesson.holds()` runs."""
     if os.environ.get("DIR"):
-        pytest.skip("a lesson is about the course's own chapter")
+        pytest.skip("a lesson runs on the course's own chapter, not on an attempt")
     return LessonRunner(find_folder(number) / "README.md", shared, tmp_path)
 
 

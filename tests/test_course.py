@@ -1,4 +1,4 @@
-"""The pages, lists and locks of the course agree with each other and with what is there."""
+"""The pages, lists and locks of the course agree with each other and with its files."""
 
 import importlib
 import re
@@ -16,49 +16,80 @@ from course.lesson import Lesson
 LESSONS = {name: ROOT / "chapters" / name / "README.md" for name in CHAPTERS}
 OTHERS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("chapters/*.md")]
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+TYPED_MAKE = re.compile(r"`(make [^`]+)`|^\$ (make .+)$", re.MULTILINE)
+TARGET = re.compile(r"make (?:[A-Z_]+=\S+ )*([a-z]\S*)")
+LINK = re.compile(r"\]\(([^)\s:]+)\)")
+FILE_NAME = re.compile(r"`([\w./-]+\.(?:py|toml|txt|yml|sh|md))`")
 PIN = re.compile(r"^([\w.-]+==[\w.]+)", re.MULTILINE)
-# Files that a reader makes, or that are in a tag only.
-MADE = ("mean.py", "tasks/text.py", "LESSON.md", "test_N_name.py")
+# Files that a reader makes, or that only a tag has.
+NOT_HERE = ("mean.py", "tasks/text.py", "LESSON.md", "test_N_name.py")
 each_chapter = pytest.mark.parametrize("path", LESSONS.values(), ids=CHAPTERS)
-
-
-def anchors(path):
-    """Return the anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", path.read_text()), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def find_targets():
-    """Return the targets of the Makefile and maintain.mk, those of a chapter with % for N."""
-    text = (ROOT / "Makefile").read_text() + (ROOT / "maintain.mk").read_text()
-    return re.findall(r"^(?:\$\(call each,[a-z]+\): )?([a-z%-]+):", text, re.MULTILINE)
-
-
-@pytest.mark.parametrize(
+each_page = pytest.mark.parametrize(
     "path", [*LESSONS.values(), *OTHERS], ids=lambda path: str(path.relative_to(ROOT))
 )
-def test_what_a_page_names_is_there(path):
-    text, where = path.read_text(), path.relative_to(ROOT)
-    prose = FENCE.sub("", text)
-    names = find_targets()
-    numbers = ["N", *map(number_of, CHAPTERS)]
-    targets = {name.replace("%", str(number)) for name in names for number in numbers}
-    typed = re.findall(r"`(make [^`]+)`", prose) + re.findall(r"^\$ (make .+)$", text, re.MULTILINE)
-    for target in re.findall(r"make (?:[A-Z_]+=\S+ )*([a-z]\S*)", "\n".join(typed)):
-        assert target in targets, f"{where}: `make {target}` should be a target of the Makefile."
-    for link in re.findall(r"\]\(([^)\s:]+)\)", prose):
-        # A badge is a workflow's.
-        link = re.sub(r"^\.\./\.\./actions(/workflows/\w+\.yml).*", r"/.github\1", link)
-        name, _, anchor = link.partition("#")
-        target = ROOT / name[1:] if name.startswith("/") else path.parent / name if name else path
-        assert target.exists(), f"{where}: the link {link} should lead to a file."
-        assert not anchor or anchor in anchors(target), (
-            f"{where}: the link {link} should lead to a heading."
+
+
+def find_anchors(path):
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    anchors = set()
+    for heading in re.findall(r"^#+ (.+)$", FENCE.sub("", path.read_text()), re.MULTILINE):
+        anchors.add(re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-"))
+    return anchors
+
+
+@pytest.fixture(scope="module")
+def targets():
+    """The Makefile's targets, for each chapter and for a chapter N."""
+    print_database = ["make", "-pRrq", "help"]
+    database = subprocess.run(
+        print_database, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    )
+    targets = set()
+    for name in re.findall(r"^([\w%-]+):", database.stdout, re.MULTILINE):
+        targets.add(name)
+        for number in ("N", *map(number_of, CHAPTERS)):
+            targets.add(name.replace("%", str(number)))
+            targets.add(re.sub(r"chapter-\d+-", "chapter-N-", name))
+    return targets
+
+
+@each_page
+def test_the_commands_of_a_page_are_targets(path, targets):
+    typed = " ".join(map("".join, TYPED_MAKE.findall(path.read_text())))
+    for target in TARGET.findall(typed):
+        assert target in targets, (
+            f"{path.relative_to(ROOT)}: `make {target}` should be a target of the Makefile."
         )
+
+
+@each_page
+def test_the_links_of_a_page_lead_to_headings_and_files(path):
+    where = path.relative_to(ROOT)
+    for link in LINK.findall(FENCE.sub("", path.read_text())):
+        name, _, anchor = link.partition("#")
+        if name.startswith("../../actions/"):
+            # A badge leads to GitHub's page of a workflow.
+            name = f"/.github/{name.removeprefix('../../actions/').removesuffix('/badge.svg')}"
+        target = path
+        if name.startswith("/"):
+            target = ROOT / name[1:]
+        elif name:
+            target = path.parent / name
+        assert target.exists(), f"{where}: the link {link} should lead to a file."
+        if anchor:
+            assert anchor in find_anchors(target), (
+                f"{where}: the link {link} should lead to a heading."
+            )
+
+
+@each_page
+def test_the_files_that_a_page_names_exist(path):
     folders = [path.parent, ROOT, ROOT / "tools", *(lesson.parent for lesson in LESSONS.values())]
-    for name in re.findall(r"`([\w./-]+\.(?:py|toml|txt|yml|sh|md))`", prose):
-        found = name.endswith(MADE) or any((folder / name).exists() for folder in folders)
-        assert found, f"{where}: the file {name} should exist."
+    for name in FILE_NAME.findall(FENCE.sub("", path.read_text())):
+        exists = any((folder / name).exists() for folder in folders)
+        assert exists or name.endswith(NOT_HERE), (
+            f"{path.relative_to(ROOT)}: the file {name} should exist."
+        )
 
 
 def marked_steps(chapter, mark_name):
@@ -88,7 +119,7 @@ def test_the_exercise_lists_what_is_checked(path, mark, bullet):
     assert listed == wanted, (
         f"The exercise in {chapter} should list these {mark}s: {wanted}, but it lists {listed}."
     )
-    missing = {anchor for _, anchor in steps} - anchors(path)
+    missing = {anchor for _, anchor in steps} - find_anchors(path)
     assert not missing, (
         f"The {mark}s of {chapter} should lead to headings of its lesson, not to {missing}."
     )
@@ -168,40 +199,49 @@ def test_readme_shows_what_chapter_2_changes():
 
 @pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.name)
 def test_labels_and_directives_of_a_page(path):
-    lesson = Lesson(path)
-    problems = [sentence for _, sentence in lesson.problems if "one is diff" not in sentence]
-    assert not problems, "\n".join(problems)
+    problems = Lesson(path).problems
+    # README.md shows a diff that isn't a change for the reader to make.
+    sentences = [sentence for _, sentence in problems if "one is diff" not in sentence]
+    assert not sentences, "\n".join(sentences)
 
 
-def test_a_misspelt_directive_is_told(tmp_path):
+def test_a_misspelt_directive_or_label_is_a_problem(tmp_path):
     page = tmp_path / "README.md"
     page.write_text("<!-- wokers: 3 -->\n\n<!-- without -->\n\n```pycon\n>>> 1\n1\n```\n")
     lesson = Lesson(page)
-    assert not lesson.blocks and len(lesson.problems) == 3, f"Three problems, not {lesson.problems}"
+    lines = [line for line, _ in lesson.problems]
+    assert lines == [1, 3, 5], f"Lines 1, 3 and 5 should be problems, not {lesson.problems}."
+    assert not lesson.blocks, f"A block without a label should not be run: {lesson.blocks}"
+
+
+def test_the_badge_names_the_versions_of_celery():
+    groups = read_dependency_groups()
+    pins = "\n".join(groups["pinned"] + groups["latest"])
+    versions = " and ".join(re.findall(r"celery(?:\[redis\])?==(\d+\.\d+)", pins))
+    for page, text in {
+        "README.md": f"![Celery {versions}]",
+        "docs/celery.svg": f">{versions}<",
+    }.items():
+        assert text in (ROOT / page).read_text(), f"The badge in {page} should say {versions}."
 
 
 def test_requirements_are_current():
-    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
-    stacks = re.findall(
-        r"celery(?:\[redis\])?==(\d+\.\d+)", "\n".join(groups["pinned"] + groups["latest"])
-    )
-    versions = " and ".join(stacks)
-    for page, text in (
-        ("README.md", f"![Celery {versions}]"),
-        ("docs/celery.svg", f">{versions}<"),
-    ):
-        assert text in (ROOT / page).read_text(), f"The badge in {page} should say {versions}."
+    groups = read_dependency_groups()
     listed = PIN.findall((ROOT / "requirements.txt").read_text())
     locked = PIN.findall((ROOT / "tools/locks/pinned-test.txt").read_text())
     assert listed == locked, (
         "requirements.txt should have what tools/locks/pinned-test.txt has: type make lock."
     )
-    missing = {*groups["pinned"], *groups["pinned-web"], *groups["test"], "redis==3.2.0"} - set(
-        listed
-    )
+    wanted = {*groups["pinned"], *groups["pinned-web"], *groups["test"], "redis==3.2.0"}
+    missing = wanted.difference(listed)
     assert not missing, (
         f"requirements.txt should have {missing}, as pyproject.toml does: type make lock."
     )
+
+
+def read_dependency_groups():
+    """Return the dependency groups of pyproject.toml."""
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
 
 
 def test_tables_are_those_of_the_last_run():

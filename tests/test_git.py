@@ -1,4 +1,4 @@
-"""`make tags` and `make carry`, on a small course; and the rule that a chapter differs from the one before by its lesson."""
+"""`make tags` and `make carry` on a small course; and what may differ between two chapters."""
 
 import os
 import shutil
@@ -19,22 +19,33 @@ COURSE = {
 }
 TAGS = ["chapter-1", "chapter-2", "chapter-10"]
 SHARED = {".gitattributes", ".gitignore", "LICENSE", "requirements.txt"}
-# Without the user's git settings.
+# Without the user's settings of git.
 ENV = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-ENV |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 ENV |= {
-    f"GIT_{who}_{what}": "a@localhost"
-    for who in ("AUTHOR", "COMMITTER")
-    for what in ("NAME", "EMAIL")
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_AUTHOR_NAME": "A",
+    "GIT_AUTHOR_EMAIL": "a@localhost",
+    "GIT_COMMITTER_NAME": "A",
+    "GIT_COMMITTER_EMAIL": "a@localhost",
 }
 pytestmark = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs a git checkout")
 
 
 def run(folder, command, status=0, **env):
-    """Run a command; return the lines that it printed."""
-    to = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    done = subprocess.run(command.split(), cwd=folder, env=ENV | env, check=False, **to)
-    assert done.returncode == status, f"{command} should end with {status}, and said: {done.stdout}"
+    """Run a command, which must exit with this status; return the lines that it prints."""
+    done = subprocess.run(
+        command.split(),
+        cwd=folder,
+        env=ENV | env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == status, (
+        f"{command} should exit with {status}, but it exited with {done.returncode}: {done.stdout}"
+    )
     return done.stdout.splitlines()
 
 
@@ -57,64 +68,67 @@ def course(tmp_path):
     return folder
 
 
-def test_tags_are_the_same_everywhere_and_move_with_their_chapters(course, tmp_path):
+def test_tags_are_the_same_everywhere(course, tmp_path):
     first = run(course, "sh tools/tags.sh")
-    made = [line.split()[::2] for line in first]
-    assert made == [[tag, "made"] for tag in TAGS], f"It should make {TAGS}, it said {first}."
+    for tag, line in zip(TAGS, first, strict=True):
+        words = line.split()
+        assert words[0] == tag and words[-1] == "made", f"{tag} should be made, not: {line}"
     run(tmp_path, f"git clone --quiet --depth=1 --no-tags {course.as_uri()} shallow")
     other = run(tmp_path / "shallow", "sh tools/tags.sh", TZ="Asia/Tokyo", GIT_AUTHOR_NAME="B")
     assert other == first, "A shallow clone, another user and time zone should give the same tags."
+
+
+def test_a_tag_holds_its_chapter(course):
+    run(course, "sh tools/tags.sh")
     for (app, _), tag in zip(COURSE.values(), TAGS, strict=True):
-        held = set(run(course, f"git ls-tree -r --name-only {tag}"))
-        assert held == SHARED | {"README.md", "LESSON.md", app, "gone.py"}, f"{tag} holds {held}."
-        ignored = set(run(course, f"git show {tag}:.gitignore"))
-        assert {"db", "__pycache__/"} <= ignored, f"{tag} should ignore what we and the chapter do."
-    for here in "HEAD", "chapter-10":
-        run(course, f"git checkout --quiet {here}")
+        files = set(run(course, f"git ls-tree -r --name-only {tag}"))
+        wanted = SHARED | {"README.md", "LESSON.md", app, "gone.py"}
+        assert files == wanted, f"{tag} should hold {wanted}, but it holds {files}."
+        ignored = run(course, f"git show {tag}:.gitignore")
+        for pattern in ("db", "__pycache__/"):
+            assert pattern in ignored, f"{tag} should ignore {pattern}, but it ignores {ignored}."
+    for place in ("HEAD", "chapter-10"):
+        run(course, f"git checkout --quiet {place}")
         diff = run(course, "git diff chapter-1 chapter-2")
-        wanted = {"Binary files a/LESSON.md and b/LESSON.md differ", "rename to app/main.py"}
-        assert wanted <= set(diff), (
-            f"A plain git diff of two tags should have the lines {wanted}: {diff}"
-        )
-    run(course, "git checkout --quiet -")
+        for line in ("Binary files a/LESSON.md and b/LESSON.md differ", "rename to app/main.py"):
+            assert line in diff, f"git diff of two tags should have the line {line!r}: {diff}"
 
-    def words():
-        return [line.split()[-1] for line in run(course, "sh tools/tags.sh")]
 
+def test_tags_move_with_their_chapters(course):
+    run(course, "sh tools/tags.sh")
     (course / "chapters/2-b/new.py").write_text("new\n")
-    found = words()
-    assert found == ["chapters/2-b/new.py", *["unchanged"] * 3], (
-        f"It should name the new file: {found}"
+    outcome = tag_outcomes(course)
+    assert outcome == ["chapters/2-b/new.py", "unchanged", "unchanged", "unchanged"], (
+        f"make tags should name the file that isn't committed, but it printed {outcome}."
     )
     run(course, "git add --all")
     run(course, "git commit --quiet --message x")
-    found = words()
-    assert found == ["unchanged", "moved", "moved"], (
-        f"Its chapter's tag and later ones should move: {found}"
+    outcome = tag_outcomes(course)
+    assert outcome == ["unchanged", "moved", "moved"], (
+        f"The chapter's tag and the later ones should move, but they are {outcome}."
     )
     run(course, "git tag --force chapter-2")
-    said = run(course, "sh tools/tags.sh", status=1)
-    assert said[-1].startswith("The tag chapter-2 is not ours"), f"It said {said}."
+    printed = run(course, "sh tools/tags.sh", status=1)
+    assert printed[-1].startswith("The tag chapter-2 is not ours"), f"It printed {printed}."
     assert run(course, "git rev-parse HEAD") == run(course, "git rev-parse chapter-2"), (
-        "It should stay."
+        "A tag that somebody else has made should stay."
     )
+
+
+def tag_outcomes(course):
+    """Run `make tags`; return the last word of each line that it prints."""
+    return [line.split()[-1] for line in run(course, "sh tools/tags.sh")]
 
 
 def test_a_change_is_carried(course):
-    (course / "chapters/1-a/gone.py").unlink()
-    for name, text in {
-        "app.py": "one" + TEXT[1:],
-        "new.py": "new\n",
-        "README.md": "# New\n",
-    }.items():
-        (course / "chapters/1-a" / name).write_text(text)
-
-    def state():
-        return {path: path.read_bytes() for path in (course / ".git").rglob("*") if path.is_file()}
-
-    before = state()
-    said = run(course, "sh tools/carry.sh 1")
-    assert state() == before, "make carry should leave .git alone."
+    first = course / "chapters/1-a"
+    (first / "gone.py").unlink()
+    (first / "app.py").write_text("one" + TEXT[1:])
+    (first / "new.py").write_text("new\n")
+    (first / "README.md").write_text("# New\n")
+    before = read_git_folder(course)
+    printed = run(course, "sh tools/carry.sh 1")
+    assert read_git_folder(course) == before, "make carry should leave .git alone."
     wanted = [
         "changed chapters/2-b/app/main.py",
         "removed chapters/2-b/gone.py",
@@ -123,49 +137,83 @@ def test_a_change_is_carried(course):
         "made    chapters/10-c/new.py",
         "left    chapters/10-c/app/main.py: the change of 2-b does not fit, so make it by hand",
     ]
-    assert said == wanted, f"It should name what it did: {said}"
+    assert printed == wanted, f"make carry should print what it did, but it printed {printed}."
     carried = (course / "chapters/2-b/app/main.py").read_text()
-    assert carried == "one" + TEXT[1:], "A renamed file should be followed."
-    touched = {
-        line[3:] for line in run(course, "git status --porcelain -uall") if "/1-a/" not in line
-    }
-    assert touched == {line[8:] for line in said[:-1]}, (
-        f"What is named should change, and no more: {touched}"
-    )
+    assert carried == "one" + TEXT[1:], "make carry should follow a renamed file."
+    named = {line.split()[1] for line in wanted[:-1]}
+    touched = {line.split()[1] for line in run(course, "git status --porcelain -uall")}
+    touched_later = {path for path in touched if "/1-a/" not in path}
+    assert touched_later == named, f"Only what is named should change, not {touched_later}."
+
+
+def read_git_folder(course):
+    """Return what is in each file of the folder .git."""
+    return {path: path.read_bytes() for path in (course / ".git").rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("after, before", PREVIOUS.items())
 def test_the_difference_is_the_lesson(before, after):
-    """A file that the lesson lists may differ. Where it lists only what was added to one, all else is as before."""
+    """A lesson lists or names what differs; if it lists only additions, nothing else changes."""
     lesson = Lesson(ROOT / "chapters" / after / "README.md")
-    blocks = [block for block in lesson.blocks if block.language in ("python", "yaml")]
-    ours = set(run(ROOT, "git ls-files --cached --others --exclude-standard chapters"))
-    compare = f"git diff --no-index --name-status chapters/{before} chapters/{after}"
-    for kind, *paths in (line.split("\t") for line in run(ROOT, compare, status=1)):
-        name = paths[-1].split("/", 2)[2]
-        if paths[-1] not in ours or name == "README.md":
-            continue
-        listings = [block.source for block in blocks if block.label == name]
-        named = f"`{name}`" in lesson.text
-        if kind != "M":
-            why = "git diff should follow it, or " if kind == "D" else ""
-            assert listings or named, (
-                f"{paths[-1]} ({kind}): {why}the lesson of {after} should list or name it."
+    for kind, path in find_differences(before, after):
+        name = path.split("/", 2)[2]
+        listings = find_listings(lesson, name)
+        is_named = f"`{name}`" in lesson.text
+        if kind == "M" and listings:
+            assert_only_adds(before, after, name, listings)
+        elif kind == "M":
+            assert is_named and not name.endswith(".py"), (
+                f"{path} should be as in {before}, because the lesson of {after} doesn't list it."
             )
-        elif not listings:
-            told = named and not name.endswith(".py")
-            assert told, (
-                f"{paths[-1]} is not listed in the lesson of {after}: it should be as in {before}."
+        elif kind == "D":
+            assert listings or is_named, (
+                f"{path} is gone: git diff should find it under another name, "
+                f"or the lesson of {after} should name it."
             )
         else:
-            files = (ROOT / "chapters" / each / name for each in (before, after))
-            old, new = (file.read_text().splitlines(keepends=True) for file in files)
-            changes = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
-            added = [
-                "".join(new[start:end]) for change, *_, start, end in changes if change == "insert"
-            ]
-            lost = [old[start] for change, start, *_ in changes if change in ("replace", "delete")]
-            only_adds = all(any(block in part for part in added) for block in listings)
-            assert not (only_adds and lost), (
-                f"{name} should only add to that of {before}; it lacks {lost}."
+            assert listings or is_named, (
+                f"{path} is new or moved: the lesson of {after} should list or name it."
             )
+
+
+def find_differences(before, after):
+    """Return the letter of git diff and the path of each file that differs between two chapters.
+
+    Lessons and files that git ignores are left out.
+    """
+    tracked = run(ROOT, "git ls-files --cached --others --exclude-standard chapters")
+    differences = []
+    compare = f"git diff --no-index --name-status chapters/{before} chapters/{after}"
+    for line in run(ROOT, compare, status=1):
+        kind, *paths = line.split("\t")
+        path = paths[-1]
+        if path in tracked and not path.endswith("/README.md"):
+            differences.append((kind, path))
+    return differences
+
+
+def find_listings(lesson, name):
+    """Return the listings that a lesson shows of a file."""
+    listings = []
+    for block in lesson.blocks:
+        if block.label == name and block.language in ("python", "yaml"):
+            listings.append(block.source)
+    return listings
+
+
+def assert_only_adds(before, after, name, listings):
+    """Fail if the listings show only lines that are added to a file, but others have changed."""
+    old = (ROOT / "chapters" / before / name).read_text().splitlines(keepends=True)
+    new = (ROOT / "chapters" / after / name).read_text().splitlines(keepends=True)
+    added = []
+    lost = []
+    matcher = SequenceMatcher(None, old, new, autojunk=False)
+    for change, old_start, _, new_start, new_end in matcher.get_opcodes():
+        if change == "insert":
+            added.append("".join(new[new_start:new_end]))
+        elif change != "equal":
+            lost.append(old[old_start])
+    for listing in listings:
+        if not any(listing in lines for lines in added):
+            return
+    assert not lost, f"{name} should only add lines to that of {before}, but it lacks {lost}."

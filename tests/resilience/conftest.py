@@ -1,4 +1,4 @@
-"""A learner's copy of the checkout for one test, in a folder of an awkward name."""
+"""A learner's copy of the checkout for each test, in a folder with an awkward name."""
 
 import os
 
@@ -7,20 +7,22 @@ from support.checkout import Checkout
 
 from course.environment import PROGRAMS
 
-# What a shell would run or trip over, and PATH cut in two.
+# A shell would run parts of this, or split it; a colon splits PATH.
 AWKWARD = """it's my "course" $HOME $(touch ran) `touch ran` a:b"""
 
 
 @pytest.fixture
 def clone(tmp_path):
-    """A function that makes a copy; it takes the names of what is linked."""
-    made = []
-    yield (
-        lambda *linked: (
-            made.append(Checkout(tmp_path / str(len(made)) / AWKWARD, linked)) or made[-1]
-        )
-    )
-    for checkout in made:
+    """A function that makes a copy; its arguments are the names that become links."""
+    checkouts = []
+
+    def make(*linked):
+        folder = tmp_path / str(len(checkouts)) / AWKWARD
+        checkouts.append(Checkout(folder, linked))
+        return checkouts[-1]
+
+    yield make
+    for checkout in checkouts:
         checkout.end()
 
 
@@ -32,5 +34,5 @@ def checkout(clone):
 
 @pytest.fixture(params=range(int(os.environ.get("ROUNDS") or 1)))
 def turn(request):
-    """The round of a test that ROUNDS=20 repeats."""
+    """The round of a test; CONTRIBUTING.md says how ROUNDS repeats them."""
     return request.param

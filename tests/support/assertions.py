@@ -1,9 +1,10 @@
-"""How a test says what it found: in one sentence, which names what was expected and what was there instead."""
+"""Assertions that fail with one sentence: what was expected, and what was found instead."""
 
 import difflib
 import importlib
 import os
 import re
+from collections import namedtuple
 from contextlib import contextmanager
 
 from celery.exceptions import TimeoutError as CeleryTimeout
@@ -11,9 +12,13 @@ from celery.exceptions import WorkerLostError
 
 from course.waiting import wait_until
 
-# Seconds. A process of billiard's pool waits up to 30, when the worker ends, for the main process to note its last
-# result, and now and then in vain.
+# Seconds that a warm stop may take. A process of billiard's pool waits up to 30 for the main
+# process to note its last result, and now and then in vain.
 WARM_STOP = 45
+NOT_THE_CHAPTERS = ("celery.", "slow.", "pytest_celery.")
+LOGURU_LINE = re.compile(r"^\S+ \S+ \| (\w+) +\| (\S+) - (.*)$", re.MULTILINE)
+# place is module:function:line.
+LogLine = namedtuple("LogLine", "level place message")
 
 
 def describe(error):
@@ -22,18 +27,24 @@ def describe(error):
 
 
 def wait_until_ready(worker):
-    """Wait until a worker's node is ready and return it; fail with the last line that it printed, and all others below."""
-    # The line "celery@host ready." is at INFO; where the level is higher, the list of queues comes last.
+    """Wait until a worker's node is ready, and return the node.
+
+    Fails with the last line that the worker printed, and with its log below.
+    """
+    # "celery@host ready." is logged at INFO. At higher levels, the list of queues comes last.
     sign = "[queues]" if "--loglevel=warning" in worker.command else " ready."
-    wait_until(lambda: sign in worker.logs() or worker.status == "exited", worker.patience)
+    wait_until(lambda: sign in worker.logs() or worker.status == "exited", worker.ready_timeout)
     logs = worker.logs()
-    said = [line.strip() for line in logs.splitlines() if line.strip()] or ["nothing"]
-    kind = (
-        "stopped" if worker.status == "exited" else f"isn't ready after {worker.patience} seconds"
+    if sign in logs:
+        return worker
+    printed = [line.strip() for line in logs.splitlines() if line.strip()]
+    last = printed[-1] if printed else "nothing"
+    state = f"isn't ready after {worker.ready_timeout} seconds"
+    if worker.status == "exited":
+        state = "stopped"
+    raise AssertionError(
+        f"The worker should start, but it {state}. The last thing it said is: {last}\n{logs}"
     )
-    last = f"The last thing it said is: {said[-1]}\n{logs}"
-    assert sign in logs, f"The worker should start, but it {kind}. {last}"
-    return worker
 
 
 @contextmanager
@@ -50,20 +61,19 @@ def assert_raises(kind, sentence):
 
 def find_task(app, name):
     """Return the task of this name, or fail."""
-    own = sorted(
-        each for each in app.tasks if not each.startswith(("celery.", "slow.", "pytest_celery."))
-    )
+    own = sorted(task for task in app.tasks if not task.startswith(NOT_THE_CHAPTERS))
     assert name in app.tasks, (
-        f"There should be a task {name}; the app has {', '.join(own) or 'none'}."
+        f"There should be a task {name}, but the app has {', '.join(own) or 'none'}."
     )
     return app.tasks[name]
 
 
 def fetch(result):
-    """Return what a result gives within 8 seconds.
+    """Return the value of a result, which must arrive within 8 seconds.
 
-    To wait, Celery subscribes and then looks whether the result is there, on two connections. A busy server may take
-    the look first: a result that arrives in between is missed, about one of a thousand, and found by the next get.
+    Celery subscribes to a result and then looks whether it is there, on two connections. A busy
+    server may serve the second first, and a result that arrives in between, one in a thousand, is
+    missed. The next get finds it.
     """
     try:
         return result.get(timeout=5)
@@ -72,20 +82,23 @@ def fetch(result):
 
 
 def assert_returns(what, function, wanted):
-    """Fail unless function() returns the wanted value, of the same type."""
-    why = ""
+    """Fail unless function() returns the wanted value, of the same type.
+
+    what describes the call in the sentence.
+    """
     try:
         found = function()
+    except CeleryTimeout:
+        found_instead = "returned nothing within 8 seconds: does the task loop, wait, or print?"
+    except WorkerLostError:
+        found_instead = "ended the worker's process: does the task call exit?"
     except (Exception, SystemExit) as error:  # noqa: BLE001  it becomes the sentence
-        if isinstance(error, CeleryTimeout):
-            why = "gave nothing within 8 seconds: does the task loop, wait, or print without end?"
-        elif isinstance(error, WorkerLostError):
-            why = "ended the worker's process: does the task call exit?"
-        else:
-            why = f"raised {describe(error)}"
-    assert not why, f"{what} should give {wanted!r}, it {why}"
-    same = found == wanted and type(found) is type(wanted)
-    assert same, f"{what} should give {wanted!r}, but it gave {found!r}."
+        found_instead = f"raised {describe(error)}"
+    else:
+        if found == wanted and type(found) is type(wanted):
+            return
+        found_instead = f"returned {found!r}."
+    raise AssertionError(f"{what} should return {wanted!r}, but it {found_instead}")
 
 
 def assert_result(what, result, wanted):
@@ -94,70 +107,99 @@ def assert_result(what, result, wanted):
 
 
 def assert_task_returns(app, name, arguments, wanted):
-    """Fail unless the worker answers this call of a task with this value."""
-    call = find_task(app, name)
+    """Fail unless a call of this task by delay returns this value."""
+    task = find_task(app, name)
     what = f"{name}.delay({', '.join(map(repr, arguments))})"
-    assert_returns(what, lambda: fetch(call.delay(*arguments)), wanted)
+    assert_returns(what, lambda: fetch(task.delay(*arguments)), wanted)
 
 
 def assert_exported(app, name):
-    """Fail unless the package tasks offers the task of this name, and it is this app's."""
+    """Fail unless the package tasks exports the task of this name, and the task is this app's."""
     module, _, short = name.rpartition(".")
     found = getattr(importlib.import_module("tasks"), short, None)
     assert found is not None, (
-        f"`from tasks import {short}` should work: tasks/__init__.py has no {short}."
+        f"`from tasks import {short}` should work, but tasks/__init__.py has no {short}."
     )
     own = getattr(found, "name", found)
     assert own == name, f"tasks.{short} should be the task {name}, but it is {own}."
     assert found.app is app, (
-        f"{module} should import the app that `celery -A tasks` finds; it has another."
+        f"{module} should import the app that `celery -A tasks` finds, but it has another."
     )
 
 
 def assert_listed(worker, names):
     """Fail unless the worker listed these tasks when it started."""
-    listed = set(re.findall(r"^  \. (\S+)$", worker.logs().partition("[tasks]")[2], re.MULTILINE))
-    missing = ", ".join(sorted(set(names) - listed))
+    banner = worker.logs().partition("[tasks]")[2]
+    listed = re.findall(r"^  \. (\S+)$", banner, re.MULTILINE)
+    missing = [name for name in sorted(names) if name not in listed]
     assert not missing, (
-        f"The worker should list {missing} when it starts, but it listed {sorted(listed)}."
+        f"The worker should list {', '.join(missing)} when it starts, but it listed {listed}."
     )
 
 
 def assert_logged(worker, app, name, numbers, sign, level):
-    """Fail unless a call of this task on these numbers logs the request, `x sign y`, then the answer, at this level.
+    """Fail unless a task logs its request and its answer with loguru, in this order and level.
 
-    Without a sign, the request has the numbers in any form. Return the lines that other modules logged for it. The
-    numbers should be such as stand in no time stamp.
+    The request is `x sign y`; with an empty sign, it is the numbers in any form. The numbers
+    should be ones that aren't in a time stamp. Return the LogLines of other modules for this call.
     """
     before = len(worker.logs())
     answer = str(fetch(find_task(app, name).delay(*numbers)))
-    operands = [str(number) for number in (numbers[0] if isinstance(numbers[0], list) else numbers)]
+    operands = [str(number) for number in numbers]
+    if isinstance(numbers[0], list):
+        operands = [str(number) for number in numbers[0]]
+    request = [sign.join(operands)] if sign else operands
     call = f"{name.rpartition('.')[2]}({', '.join(operands)})"
 
-    pattern = re.compile(r"^\S+ \S+ \| (\w+) +\| (\S+) - (.*)$", re.MULTILINE)
-
-    def lines(*texts, own=True):
-        """Loguru's lines since then, of the task's layer or of others: (level, module:function:line, message)."""
-        found = pattern.findall(worker.logs()[before:])
-        found = [each for each in found if each[1].startswith("tasks") == own]
-        return [each for each in found if all(text in each[2] for text in texts)]
-
-    asked = [sign.join(operands)] if sign else operands
-    # What a process logged is there before its answer is; a container's log may come later.
-    wait_until(lambda: lines(*asked) and lines(answer), 0.2 if os.environ.get("DIR") else 3)
-    said = " and ".join(f'"{message}" at {its}' for its, _, message in lines()) or "nothing"
-    for what, texts in {"what it was asked": asked, "the answer": [answer]}.items():
-        wanted, found = ", ".join(texts), lines(*texts)
-        assert found, (
-            f"{call} should log {what} with loguru, {wanted}, and its module logged {said}."
-        )
-        right = all(each[0] == level for each in found)
-        assert right, f"{call} should log {what} at {level}, and its module logged {said}."
-    in_order = lines().index(lines(*asked)[0]) <= lines().index(lines(answer)[-1])
-    assert in_order, (
-        f"{call} should log what it was asked before the answer, and its module logged {said}."
+    # A process has logged by the time of its answer; a container's log may arrive later.
+    wait_until(
+        lambda: (
+            find_lines(own_lines(worker, before), request)
+            and find_lines(own_lines(worker, before), [answer])
+        ),
+        0.2 if os.environ.get("DIR") else 3,
     )
-    return [each for each in lines(own=False) if operands[0] in each[2] or answer in each[2]]
+    lines = own_lines(worker, before)
+    logged = " and ".join(f'"{line.message}" at {line.level}' for line in lines) or "nothing"
+    requests = find_lines(lines, request)
+    answers = find_lines(lines, [answer])
+    assert requests, (
+        f"{call} should log what it was asked with loguru, {', '.join(request)}, "
+        f"but its module logged {logged}."
+    )
+    assert answers, (
+        f"{call} should log the answer with loguru, {answer}, but its module logged {logged}."
+    )
+    for line in requests + answers:
+        assert line.level == level, (
+            f"{call} should log what it was asked and the answer at {level}, "
+            f"but its module logged {logged}."
+        )
+    assert lines.index(requests[0]) <= lines.index(answers[-1]), (
+        f"{call} should log what it was asked before the answer, but its module logged {logged}."
+    )
+    others = [line for line in log_lines(worker, before) if not is_own(line)]
+    return [line for line in others if operands[0] in line.message or answer in line.message]
+
+
+def log_lines(worker, start):
+    """Return the lines that a worker has logged with loguru from this position of its log on."""
+    return [LogLine(*found) for found in LOGURU_LINE.findall(worker.logs()[start:])]
+
+
+def is_own(line):
+    """Return whether a module of tasks logged a line."""
+    return line.place.startswith("tasks")
+
+
+def own_lines(worker, start):
+    """Return the LogLines of the modules of tasks."""
+    return [line for line in log_lines(worker, start) if is_own(line)]
+
+
+def find_lines(lines, texts):
+    """Return the LogLines whose message has all these texts."""
+    return [line for line in lines if all(text in line.message for text in texts)]
 
 
 def suggest_setting(app, name):
@@ -170,15 +212,22 @@ def suggest_setting(app, name):
 
 
 def assert_setting(app, name, wanted, prefix=()):
-    """Fail unless the app's configuration sets this, to this value, or to what begins with one of these."""
+    """Fail unless the app's configuration sets this to the wanted value.
+
+    With a prefix, or a tuple of them, the value must begin with it, and wanted describes it.
+    """
     sentence = f"The app's configuration should set {name} to {wanted}"
     assert name in app.conf.table(with_defaults=False), (
         f"{sentence}, but it doesn't set it{suggest_setting(app, name)}"
     )
     found = getattr(app.conf, name)
-    found = found.total_seconds() if hasattr(found, "total_seconds") else found
-    fits = str(found).startswith(prefix) if prefix else found == wanted
-    assert fits, f"{sentence}, but it is {found!r}."
+    if hasattr(found, "total_seconds"):
+        found = found.total_seconds()
+    if prefix:
+        is_as_wanted = str(found).startswith(prefix)
+    else:
+        is_as_wanted = found == wanted
+    assert is_as_wanted, f"{sentence}, but it is {found!r}."
 
 
 def assert_setting_includes(app, name, wanted):
@@ -192,13 +241,13 @@ def assert_setting_includes(app, name, wanted):
 
 
 def assert_redis_url(app, monkeypatch, name):
-    """Fail unless the app itself says, whatever the environment does, that this is in Redis."""
+    """Fail unless the app itself, without the environment, sets this to a URL of Redis."""
     monkeypatch.delenv(f"CELERY_{name.upper()}")
     assert_setting(app, name, "a URL of Redis", ("redis://", "rediss://", "redis+socket://"))
 
 
 def assert_chapter_2_settings(app, monkeypatch):
-    """Fail unless chapter 2's settings apply."""
+    """Fail unless the settings of chapter 2 apply."""
     for name in ("broker_url", "result_backend"):
         assert_redis_url(app, monkeypatch, name)
     assert_setting(app, "result_expires", 3600)

@@ -5,9 +5,36 @@ Each was checked on Celery 5.1.2 and 5.7.0, with their kombu and billiard.
 
 from contextlib import contextmanager
 
+import celery.app.builtins  # noqa: F401  registers Celery's own tasks, before CELERY_TASKS is set
 from billiard import einfo
+from celery import _state
+from celery.concurrency.asynpool import AsynPool
+from celery.result import AsyncResult
 from kombu import Connection, Consumer, Queue
 from kombu.utils import eventio
+
+CELERY_TASKS = set(_state._on_app_finalizers)
+
+
+def forget_tasks_of_other_apps():
+    """Keep Celery from giving an app the tasks of all apps that were imported before.
+
+    In a pytest process, these are the apps of other chapters.
+    """
+    _state._on_app_finalizers.intersection_update(CELERY_TASKS)
+
+
+def delete_results_silently():
+    """Let a result that is deleted leave its server alone.
+
+    Otherwise a result that outlives its server tries to reach it for 20 seconds.
+    """
+    del AsyncResult.__del__
+
+
+def look_for_killed_processes_every(seconds):
+    """Let workers in this process look for processes that were killed more often than each 5 s."""
+    AsynPool.timers = property(lambda pool: {pool.maintain_pool: seconds})
 
 
 def restore_messages(app, **transport_options):

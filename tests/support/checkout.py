@@ -1,4 +1,4 @@
-"""A copy of the checkout in which a learner's commands are typed, and the terminals that they are typed in."""
+"""A copy of the checkout, and terminals in which to type a learner's commands there."""
 
 import contextlib
 import json
@@ -21,64 +21,65 @@ NOT_COPIED = shutil.ignore_patterns(".git", ".venv*", ".course", "my", "__pycach
 
 
 class Terminal(pexpect.spawn):
-    """A shell in a terminal, and a command typed there: Ctrl-C and the window's closing reach it as in a real one."""
+    """A shell in a terminal, and a command that is typed there.
+
+    Ctrl-C and the end of the terminal reach the command as in a real one.
+    """
 
     def __init__(self, command, folder, env):
         super().__init__(
             "sh", ["-i"], cwd=folder, env=env, encoding="utf-8", codec_errors="replace"
         )
-        self.str_last_chars = 5000  # that a failure shows
+        self.str_last_chars = 5000  # of the output, in a failure
         self.sendline(command)
 
     def text(self):
-        """Return what the terminal has shown, behind what was expected last."""
+        """Return what the terminal has shown since the last text that was expected."""
         if not self.closed:
             self.expect([pexpect.TIMEOUT, pexpect.EOF], timeout=0)
         return self.before
 
     def processes(self):
-        """Return the terminal's processes, without the shell."""
-        self.text()  # a process waits where nobody reads what it prints
+        """Return the terminal's processes, without the shell and without zombies."""
+        self.text()  # reads what they print: a process whose output nobody reads stands still
         found = []
         for process in psutil.process_iter(["status"]):
             with contextlib.suppress(OSError):
-                if (
-                    os.getsid(process.pid) == self.pid != process.pid
-                    and process.info["status"] != "zombie"
-                ):
+                is_here = os.getsid(process.pid) == self.pid and process.pid != self.pid
+                if is_here and process.info["status"] != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
 
     def kill(self):
-        """SIGKILL for all that runs in the terminal."""
+        """Kill all processes of the terminal."""
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 process.kill()
         self.ends()
 
     def ends(self):
-        """Fail unless the command ends, with all that it started here: WARM_STOP in grading.py, and a busy machine."""
+        """Fail unless the command ends, with all that it has started here."""
+        # On a busy machine, a warm stop takes longer than assertions.WARM_STOP.
         ended = wait_until(lambda: not self.processes(), 60)
         assert ended, f"No process should be left in the terminal, which shows:\n{self.text()}"
 
 
 class Checkout:
-    """A copy of the checkout, with links to what is installed already and a port of its own."""
+    """A copy of the checkout, with a port of its own."""
 
     def __init__(self, folder, linked):
+        """Copy the checkout into a folder. What is linked is a link to what this checkout has."""
         self.folder = shutil.copytree(ROOT, folder, ignore=NOT_COPIED)
         (self.folder / ".course").mkdir()
         for name in linked:
             (self.folder / name).symlink_to(ROOT / name)
         self.port = free_port()
         self.data = self.folder / ".course" / "redis" / str(self.port)
-        self.env = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(STRIPPED_PREFIXES)
-        }
-        self.env |= {"REDIS": "embedded", "REDIS_PORT": str(self.port), "STACK": STACK}
-        # redis 8 waits 5 seconds, which is too short for 10 MB on a busy machine.
+        self.env = {"REDIS": "embedded", "REDIS_PORT": str(self.port), "STACK": STACK}
+        for name, value in os.environ.items():
+            if not name.startswith(STRIPPED_PREFIXES):
+                self.env[name] = value
+        # By default, redis 8 waits 5 seconds: too short for 10 MB on a busy machine.
         self.redis = StrictRedis(port=self.port, decode_responses=True, socket_timeout=30)
         self.client = Celery(
             "client", broker=f"redis://127.0.0.1:{self.port}/0", set_as_current=False
@@ -86,20 +87,28 @@ class Checkout:
         self.terminals = []
 
     def make(self, command, sentence="", fails=False, **env):
-        """Type a make command; fail unless it ends well, or with fails=True in one sentence, and prints this one."""
-        options = {
-            "cwd": self.folder,
-            "env": self.env | env,
-            "encoding": "utf-8",
-            "withexitstatus": True,
-        }
-        # An image may have to be built.
-        text, status = pexpect.run(f"make {command}", timeout=30 if fails else 600, **options)
+        """Type a make command; fail unless it succeeds and prints this sentence.
+
+        With fails=True, it must fail instead, and print no more than the sentence.
+        """
+        text, status = pexpect.run(
+            f"make {command}",
+            timeout=30 if fails else 600,  # an image may have to be built
+            cwd=self.folder,
+            env=self.env | env,
+            encoding="utf-8",
+            withexitstatus=True,
+        )
+        assert sentence in text, f"make {command} should print {sentence!r}:\n{text}"
+        if not fails:
+            assert status == 0, f"make {command} should succeed, not return {status}:\n{text}"
+            return
+        assert status, f"make {command} should fail, not return {status}:\n{text}"
         lines = [line for line in text.splitlines() if line and not line.startswith("make: ***")]
-        brief = not fails or ("Traceback" not in text and (len(lines) <= 2 or command == "setup"))
-        as_wanted = status is not None and (status > 0) == fails and sentence in text and brief
-        end = "fail in one sentence" if fails else "end well"
-        assert as_wanted, f"make {command} should {end} and say {sentence!r}:\n{text}"
+        is_brief = len(lines) <= 2 or command == "setup"
+        assert is_brief and "Traceback" not in text, (
+            f"make {command} should fail in one sentence:\n{text}"
+        )
 
     def terminal(self, command, **env):
         """Type a command in a terminal of its own and leave it running."""
@@ -117,11 +126,12 @@ class Checkout:
         return self.client.send_task("tasks.add", (x, y)).id
 
     def gives(self, id, wanted):
-        """Fail unless a task gives this within 20 seconds."""
+        """Fail unless the result of a task is this within 20 seconds."""
         meta = wait_until(lambda: self.redis.get(f"celery-task-meta-{id}"), 20)
-        shown = "\n".join(each.text() for each in self.terminals)
-        found = meta and json.loads(meta)["result"]
-        assert found == wanted, f"The task should give {wanted}, not {found}:\n{shown}"
+        shown = "\n".join(terminal.text() for terminal in self.terminals)
+        assert meta, f"The task should return {wanted}, but there is no result:\n{shown}"
+        found = json.loads(meta)["result"]
+        assert found == wanted, f"The task should return {wanted}, not {found}:\n{shown}"
 
     def edit(self, file, old, new):
         """Replace a text in a file of the chapters."""
@@ -130,35 +140,39 @@ class Checkout:
         path.write_text(path.read_text().replace(old, new, 1))
 
     def kill_server(self):
+        """Kill the server on this copy's port."""
         psutil.Process(self.redis.info("server")["process_id"]).kill()
         wait_until(lambda: not is_serving(self.port))
 
     def containers(self):
-        """Return what Docker says about the containers of this checkout."""
+        """Return what `docker inspect` says about the containers of this copy."""
         label = f"com.docker.compose.project.working_dir={self.folder.resolve()}"
         ids = docker("ps", "--all", "--quiet", f"--filter=label={label}").split()
-        return json.loads(docker("inspect", *ids)) if ids else []
+        if not ids:
+            return []
+        return json.loads(docker("inspect", *ids))
 
     def end(self):
+        """End the terminals and the servers of this copy."""
         for terminal in self.terminals:
             terminal.kill()
             terminal.close()
         if is_serving(self.port):
-            self.kill_server()  # make stop doesn't know one that wants a password
+            self.kill_server()  # make stop can't stop one that requires a password
         self.make("stop REDIS_PORT=")
 
 
 def docker(*words):
+    """Return the output of a docker command; raise an exception if it fails."""
     return subprocess.run(["docker", *words], check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture
 def checkout(request, tmp_path):
-    """A copy of the checkout, on whose port no containers are yet."""
+    """A copy of the checkout for containers, which are removed when the tests end."""
     if not request.config.option.docker:
         pytest.skip("needs a Docker engine: make test-docker")
     checkout = Checkout(tmp_path / "course", [PROGRAMS.parent.name])
-    # The reaper removes what is left, in whatever way the tests end.
     down = f"make -C {checkout.folder} down REDIS_PORT={checkout.port} ARGS=--volumes"
     request.getfixturevalue("nodes").reaper.watch(down)
     return checkout

@@ -1,4 +1,7 @@
-"""Celery's commands, in processes that are forked from one which has imported Celery: that takes half a second each time."""
+"""Runs commands of Celery in processes that are forked from one that has imported Celery.
+
+The import takes half a second, which each worker of the tests would take again.
+"""
 
 import atexit
 import gc
@@ -10,60 +13,75 @@ import tempfile
 from celery.__main__ import main
 
 FORKSERVER = multiprocessing.get_context("forkserver")
-# What a worker and a beat import, but nothing that looks at the environment or begins a thread.
-IMPORTED = (
-    "celery.apps.beat",
-    "celery.apps.worker",
-    "celery.app.amqp",
-    "celery.app.control",
-    "celery.app.log",
+# What a worker and beat import, without what reads the environment or starts a thread.
+FORKSERVER.set_forkserver_preload(
+    [
+        "celery.app.amqp",
+        "celery.app.control",
+        "celery.app.log",
+        "celery.apps.beat",
+        "celery.apps.worker",
+        "celery.backends.redis",
+        "celery.bin.celery",
+        "celery.concurrency.prefork",
+        "celery.fixups.django",
+        "celery.worker.components",
+        "celery.worker.consumer",
+    ]
 )
-IMPORTED += (
-    "celery.backends.redis",
-    "celery.bin.celery",
-    "celery.concurrency.prefork",
-    "celery.fixups.django",
-)
-IMPORTED += "celery.worker.components", "celery.worker.consumer"
-FORKSERVER.set_forkserver_preload(list(IMPORTED))
-# A Unix socket is made in the folder for temporary files, and its path may have a hundred bytes.
+# multiprocessing makes a Unix socket in the folder for temporary files. The path of a socket has
+# at most about a hundred bytes.
 POSSIBLE = len(os.fsencode(tempfile.gettempdir())) < 70
 
 
-def run(pipe, words, folder, env, log):
-    """Become what a shell would start there, or end where the tests have ended before the reaper knew of it."""
-    os.setsid()
-    pipe.send(True)
-    pipe.recv()
-    gc.freeze()  # Celery collects garbage before each fork: not in all that is imported here
-    nothing, output = os.open(os.devnull, os.O_RDWR), os.open(log, os.O_WRONLY | os.O_APPEND)
-    for number, file in enumerate((nothing, output, output)):
-        os.dup2(file, number)
-    sys.path[:0] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
-    sys.argv = words
-    os.chdir(folder)
-    os.environ.clear()
-    os.environ.update(env)
-    tempfile.tempdir = None  # what it found before
-    try:
-        main()
-    finally:
-        atexit._run_exitfuncs()  # such as the removal of a pidfile, which multiprocessing leaves out
-
-
 class Forked:
-    """A process of its own session, as far as tests use a Popen. Its output is added to a file."""
+    """A command of Celery in a session of its own, with the interface of a Popen that tests use."""
 
-    def __init__(self, reaper, *command):
-        """Start a command: its words, its folder, its environment, and the file for its output."""
-        here, there = FORKSERVER.Pipe()
-        self.process = FORKSERVER.Process(name="MainProcess", target=run, args=(there, *command))
+    def __init__(self, reaper, command, folder, env, log):
+        """Start a command in a folder, with this environment; add its output to the file log."""
+        connection, other_end = FORKSERVER.Pipe()
+        self.process = FORKSERVER.Process(
+            name="MainProcess", target=run, args=(other_end, command, folder, env, log)
+        )
         self.process.start()
-        there.close()
-        self.pid, self.wait = self.process.pid, self.process.join
-        here.recv()  # a signal to its group finds it there
+        other_end.close()
+        self.pid = self.process.pid
+        connection.recv()  # it is the leader of its group now
         reaper.watch(self.pid)
-        here.send(True)
+        connection.send("start")
 
     def poll(self):
         return self.process.exitcode
+
+    def wait(self):
+        self.process.join()
+
+
+def run(connection, command, folder, env, log):
+    """Become the command, once the reaper watches this process."""
+    os.setsid()
+    connection.send("ready")
+    connection.recv()
+    gc.freeze()  # Celery collects garbage before each fork: not among what is imported here
+    redirect_output(log)
+    paths = env.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = [path for path in paths if path]
+    sys.argv = command
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(env)
+    tempfile.tempdir = None  # so that it reads the new environment
+    try:
+        main()
+    finally:
+        # multiprocessing doesn't run these, such as the one that removes a PID file.
+        atexit._run_exitfuncs()
+
+
+def redirect_output(log):
+    """Let this process read nothing, and write to the end of a file."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    output = os.open(log, os.O_WRONLY | os.O_APPEND)
+    os.dup2(nothing, 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)

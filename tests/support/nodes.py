@@ -1,12 +1,12 @@
-"""The one way in which tests start a server or a worker: local processes behind pytest-celery's interface.
+"""Local processes as the servers and workers of tests, behind the interface of pytest-celery.
 
-A test asks for `celery_setup` as pytest-celery means it, and its `worker`, `broker` and `backend` have the usual `logs`,
-`assert_log_exists`, `kill`, `restart`. `make test-docker` takes the containers of containers.py instead. What looks into
-a container does not exist here: `worker.get_running_processes_info()`, which runs a command inside one, and its files.
+A test asks for pytest-celery's `celery_setup`; its `worker`, `broker` and `backend` have the usual
+`logs`, `assert_log_exists`, `kill` and `restart`. With `make test-docker`, containers.py makes
+containers instead. What runs a command inside a container doesn't work on a process, such as
+`worker.get_running_processes_info()`.
 """
 
 import contextlib
-import copy
 import itertools
 import json
 import os
@@ -16,13 +16,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from celery import _state
 from celery.app.utils import find_app
-from celery.result import AsyncResult
 from pytest_celery import CeleryTestContainer, CeleryTestWorker
 from redis import StrictRedis
 from support import forked
 from support.assertions import describe
+from support.celery_internals import forget_tasks_of_other_apps
 
 from course.chapters import NOT_CODE, display_path
 from course.environment import APP, PROGRAMS, URLS, environment, free_port
@@ -31,59 +30,86 @@ from course.waiting import wait_until
 
 SUPPORT = Path(__file__).resolve().parent
 TESTS = SUPPORT.parent
-CELERYS_OWN = set(_state._on_app_finalizers)
-# A worker with any other variable is not forked: Celery reads some of them when it is imported.
-OURS = {*URLS, "PYTHONPATH", "SLOW_TASKS_LOOK", "SLOW_TASKS_SETTINGS", "TWO_SETTINGS"}
+# What a copy of a chapter leaves out.
 IGNORED = shutil.ignore_patterns(*NOT_CODE)
-# A result that is deleted after its server has gone would look for it, for 20 seconds.
-del AsyncResult.__del__
+# What nothing reads while Celery is being imported: a forked process may have these variables.
+READ_AFTER_IMPORT = {
+    *URLS,
+    "PYTHONPATH",
+    "SLOW_TASKS_LOOK",
+    "SLOW_TASKS_SETTINGS",
+    "TWO_SETTINGS",
+}
+LARGEST_LOG = 20_000_000  # bytes
 
 
 class Worker(CeleryTestWorker):
     """A worker as tests see it."""
 
     def wait_for_log(self, log, message="", timeout=10):
-        """As in pytest-celery, which looks once a second and not fifty times."""
-        assert wait_until(lambda: log in self.logs(), timeout), (
-            message or f"The worker should log {log!r}."
-        )
+        """Wait as pytest-celery does, but look fifty times a second instead of once."""
+        found = wait_until(lambda: log in self.logs(), timeout)
+        assert found, message or f"The worker should log {log!r}."
 
 
 class ProcessContainer(CeleryTestContainer):
-    """A process group behind the interface of a container. Its logs are a file, of stdout and stderr together."""
+    """A process group behind the interface of a container.
+
+    Its log is a file with stdout and stderr. A subclass launches the process.
+    """
+
+    ready_timeout = 30  # seconds
 
     def __init__(self, reaper, name, log):
-        # Not the inherited constructor: that wraps a container of the Docker client.
-        self.reaper, self._name, self.log = reaper, name, log
+        # The inherited constructor wraps a container of the Docker client: it isn't called.
+        self.reaper = reaper
+        self._name = name
+        self.log = log
         self.start()
+
+    @property
+    def name(self):
+        return self._name
+
+    @property
+    def id(self):
+        return str(self.process.pid)
+
+    @property
+    def status(self):
+        if self.process.poll() is None:
+            return "running"
+        return "exited"
+
+    def launch(self):
+        """Return the process as a Popen, the leader of its group."""
+        raise NotImplementedError
 
     def start(self):
         self.process = self.launch()
         self.reaper.watch(self.process.pid)
 
-    name = property(lambda self: self._name)
-    id = property(lambda self: str(self.process.pid))
-    status = property(lambda self: "running" if self.process.poll() is None else "exited")
-
     def reload(self):
-        """Nothing to do: the status is always asked anew."""
+        """Do nothing: the status is always current."""
 
     def logs(self):
-        size = self.log.stat().st_size // 1_000_000
-        assert size < 20, (
-            f"A worker should print little, and this one has printed {size} MB: what prints so much?"
+        size = self.log.stat().st_size
+        assert size < LARGEST_LOG, (
+            f"A worker should print little, but this one has printed {size} bytes: by what?"
         )
         return self.log.read_text(errors="replace")
 
     def kill(self, signal="SIGKILL"):
-        """Send a signal, as `docker kill` does; SIGKILL reaches the children too, as in a container."""
-        if self.status == "running":
-            number = signals.Signals[signal] if isinstance(signal, str) else signal
-            (os.killpg if number == signals.SIGKILL else os.kill)(self.process.pid, number)
-            if number == signals.SIGKILL:
-                self.process.wait()
-
-    patience = 30  # seconds, until it is ready
+        """Send a signal, as `docker kill` does; SIGKILL reaches the children too."""
+        if self.status == "exited":
+            return
+        if isinstance(signal, str):
+            signal = signals.Signals[signal]
+        if signal == signals.SIGKILL:
+            os.killpg(self.process.pid, signal)
+            self.process.wait()
+        else:
+            os.kill(self.process.pid, signal)
 
     def kill_process(self, pid):
         """Kill one process of the node."""
@@ -96,7 +122,7 @@ class ProcessContainer(CeleryTestContainer):
         self.start()
 
     def teardown(self):
-        # The group outlives its leader where a worker was killed and left its children.
+        # A worker that was killed leaves its children in the group.
         with contextlib.suppress(OSError):
             os.killpg(self.process.pid, signals.SIGKILL)
         self.process.wait()
@@ -115,165 +141,214 @@ class ServerContainer(ProcessContainer):
     def launch(self):
         return launch_server(self.port, self.folder, databases=1000, appendonly="no")
 
-    def database(self, number):
-        """Return one database of this server: a broker or a result backend, as far as an app can tell."""
-        view = copy.copy(self)
-        view.number = number
-        return view
+
+class Database(CeleryTestContainer):
+    """One database of a server, as a broker or a result backend. All else is the server's."""
+
+    def __init__(self, server, number):
+        self.server = server
+        self.number = number
+        self.start = server.start
+        self.restart = server.restart
+        self.kill = server.kill
+        self.logs = server.logs
+        self.reload = server.reload
+        self.teardown = server.teardown
+
+    @property
+    def name(self):
+        return self.server.name
+
+    @property
+    def id(self):
+        return self.server.id
+
+    @property
+    def status(self):
+        return self.server.status
 
     @property
     def celeryconfig(self):
-        url = f"redis://127.0.0.1:{self.port}/{self.number}"
-        return {"url": url, "host_url": url, "port": self.port, "vhost": str(self.number)}
+        port = self.server.port
+        url = f"redis://127.0.0.1:{port}/{self.number}"
+        return {"url": url, "host_url": url, "port": port, "vhost": str(self.number)}
 
     @property
     def client(self):
-        # redis 8 waits 5 seconds, which is too short for 10 MB on a busy machine.
-        return StrictRedis.from_url(
-            self.celeryconfig["url"], decode_responses=True, socket_timeout=30
-        )
+        # By default, redis 8 waits 5 seconds: too short for 10 MB on a busy machine.
+        url = self.celeryconfig["url"]
+        return StrictRedis.from_url(url, decode_responses=True, socket_timeout=30)
 
 
 class WorkerProcess(ProcessContainer):
+    """A worker, or another program that is started in a chapter's folder."""
+
     def __init__(self, reaper, name, logs, command, folder, variables):
-        self.command, self.folder, self.variables = command, folder, variables
-        # What an attempt may do to an import is told to its learner.
-        fresh = os.environ.get("DIR") or variables.keys() - OURS
-        self.forked = command[0] == "celery" and forked.POSSIBLE and not fresh
+        self.command = command
+        self.folder = folder
+        self.variables = variables
         super().__init__(reaper, name, Path(logs) / f"{name}.log")
 
     def launch(self):
-        # Its log is a file, where it would keep back what a terminal shows at once; killed, it leaves its temporary files.
-        env = (
-            environment()
-            | {"PYTHONUNBUFFERED": "1"}
-            | self.variables
-            | {"TMPDIR": str(self.log.parent)}
-        )
+        env = environment()
+        env["PYTHONUNBUFFERED"] = "1"  # its log shows at once what a terminal shows
+        env |= self.variables
+        env["TMPDIR"] = str(self.log.parent)  # for what it leaves when it is killed
         with self.log.open("wb") as log:
-            if self.forked:
+            if can_be_forked(self.command, self.variables):
                 return forked.Forked(self.reaper, self.command, self.folder, env, self.log)
-            to = {
-                "stdin": subprocess.DEVNULL,
-                "stdout": log,
-                "stderr": log,
-                "start_new_session": True,
-            }
-            command = [str(PROGRAMS / self.command[0]), *self.command[1:]]
-            return subprocess.Popen(command, cwd=self.folder, env=env, **to)
+            program, *options = self.command
+            return subprocess.Popen(
+                [str(PROGRAMS / program), *options],
+                cwd=self.folder,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+
+def can_be_forked(command, variables):
+    """Return whether a process that has imported Celery may run this command with these variables.
+
+    An attempt's may not: its learner is told what goes wrong when its worker imports Celery.
+    """
+    if command[0] != "celery" or os.environ.get("DIR") or not forked.POSSIBLE:
+        return False
+    return READ_AFTER_IMPORT.issuperset(variables)
 
 
 class ProcessFactory:
-    """Makes the nodes of a pytest process; containers.ContainerFactory makes the same of Docker."""
+    """Makes the nodes of a pytest process, as containers.ContainerFactory makes containers."""
 
     def __init__(self, reaper, folder):
-        self.reaper, self.folder, self.shared = reaper, folder, None
+        self.reaper = reaper
+        self.folder = folder
+        self.shared_server = None
 
     def database(self, number, own):
-        """Return a broker, which is the result backend too: a database of the shared server, or of one of its own."""
+        """Return a database that is both broker and result backend.
+
+        It is on the server that tests share, or with own=True on a new one.
+        """
         if own:
-            return ServerContainer(self.reaper, self.folder).database(number)
-        self.shared = self.shared or ServerContainer(self.reaper, self.folder)
-        return self.shared.database(number)
+            return Database(ServerContainer(self.reaper, self.folder), number)
+        if not self.shared_server:
+            self.shared_server = ServerContainer(self.reaper, self.folder)
+        return Database(self.shared_server, number)
 
     def worker(self, name, command, folder, variables):
-        """Start a worker; it is not waited for."""
+        """Start a worker without waiting for it, and return its node."""
         return WorkerProcess(self.reaper, name, self.folder, command, folder, variables)
 
     def python(self, worker):
-        """Return the command of a Python prompt where the worker runs."""
+        """Return the command of a Python prompt where a worker runs."""
         return [str(PROGRAMS / "python"), "-q"]
 
 
 class AppUnderTest:
-    """A folder with an app, a database for it, and the workers that serve it."""
+    """A folder with an app, a database for it, and the workers that run its tasks.
+
+    variables is what workers get in their environment, env is the environment of a client here:
+    a server in a container has two addresses.
+    """
 
     numbers = itertools.count(1)
 
     def __init__(
         self, nodes, folder, count=1, slow_tasks=False, settings=(), args=(), env=(), server=False
     ):
-        """Start `count` workers, which are not waited for.
+        """Start `count` workers without waiting for them.
 
-        slow_tasks=True starts them on slow_tasks.py with these settings; args and env are added to each, and the variables
-        that env sets to None are taken away; server=True gives them a server of their own.
+        slow_tasks=True starts them on slow_tasks.py with these settings. args are added to their
+        options, env to their environment, from which a value of None removes a variable.
+        server=True gives them a server of their own.
         """
-        self.nodes, self.folder, self.args, self.own = nodes, Path(folder), list(args), server
-        self.module = "slow_tasks" if slow_tasks else APP
+        self.nodes = nodes
+        self.folder = Path(folder)
+        self.args = list(args)
+        self.has_own_server = server
+        self.module = APP
         self.database = next(self.numbers)
         self.broker = self.backend = nodes.database(self.database, own=server)
-        slow = (
-            {"PYTHONPATH": str(SUPPORT), "SLOW_TASKS_SETTINGS": json.dumps(dict(settings))}
-            if slow_tasks
-            else {}
-        )
+        self.workers = []
+        self.others = []
+        changes = dict(env)
+        if slow_tasks:
+            self.module = "slow_tasks"
+            changes["PYTHONPATH"] = str(SUPPORT)
+            changes["SLOW_TASKS_SETTINGS"] = json.dumps(dict(settings))
+        self.variables = self.make_variables("url", changes)
+        self.env = environment() | self.make_variables("host_url", changes)
+        for number in range(1, count + 1):
+            self.add_worker(["-n", f"worker{number}@%h"] if count > 1 else [])
 
-        def with_urls(kind):
-            urls = dict.fromkeys(URLS, self.broker.celeryconfig[kind])
-            return {
-                name: value
-                for name, value in (urls | dict(env) | slow).items()
-                if value is not None
-            }
-
-        # What workers are given, and the environment of a client here: in containers a server has two addresses.
-        self.variables, self.env = with_urls("url"), environment() | with_urls("host_url")
-        self.workers, self.others = [], []
-        for number in range(count):
-            self.add_worker(["-n", f"worker{number + 1}@%h"] if count > 1 else [])
+    def make_variables(self, kind, changes):
+        """Return the URLs of this kind and the changes as environment variables."""
+        url = self.broker.celeryconfig[kind]
+        variables = dict.fromkeys(URLS, url) | changes
+        return {name: value for name, value in variables.items() if value is not None}
 
     def add_worker(self, args=()):
-        """Start one more worker; it is not waited for."""
-        # The last of an option counts.
-        command = [
-            "celery",
-            "-A",
-            self.module,
-            "worker",
-            "--loglevel=info",
-            "-c",
-            "2",
-            *self.args,
-            *args,
-        ]
+        """Start one more worker without waiting for it; its args win over those of all workers."""
+        command = ["celery", "-A", self.module, "worker", "--loglevel=info", "-c", "2"]
+        command += [*self.args, *args]
         name = f"{self.folder.name}-{self.database}-worker-{len(self.workers) + 1}"
-        self.workers.append(self.nodes.worker(name, command, self.folder, self.variables))
-        return self.workers[-1]
+        worker = self.nodes.worker(name, command, self.folder, self.variables)
+        self.workers.append(worker)
+        return worker
 
     def start(self, *command):
-        """Start another of the stack's programs in the folder, such as beat; return its node, which is not waited for."""
-        name = f"{self.folder.name}-{self.database}-{Path(command[0]).name}-{len(self.others) + 1}"
-        self.others.append(self.nodes.worker(name, list(command), self.folder, self.variables))
-        return self.others[-1]
+        """Start another program in the folder, such as beat, without waiting; return its node."""
+        program = Path(command[0]).name
+        name = f"{self.folder.name}-{self.database}-{program}-{len(self.others) + 1}"
+        node = self.nodes.worker(name, list(command), self.folder, self.variables)
+        self.others.append(node)
+        return node
 
     def enter(self, monkeypatch):
-        """Make the folder's modules importable, with its database in the environment; return the app."""
-        for name in {*URLS, "SLOW_TASKS_SETTINGS"} & self.env.keys():
-            monkeypatch.setenv(name, self.env[name])
+        """Import the app from its folder, with its database in the environment, and return it.
+
+        Until the end of the test, this is the current folder. Fails with a sentence if the app
+        can't be imported.
+        """
+        for name in (*URLS, "SLOW_TASKS_SETTINGS"):
+            if name in self.env:
+                monkeypatch.setenv(name, self.env[name])
         monkeypatch.chdir(self.folder)
         monkeypatch.syspath_prepend(str(self.folder))
-        # Celery gives an app the tasks of all apps that were imported before: these are other chapters' here.
-        _state._on_app_finalizers.intersection_update(CELERYS_OWN)
+        forget_tasks_of_other_apps()
         try:
             app = find_app(self.module)
             app.loader.import_default_modules()
-        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever the code under test raises
-            sentence = f"In {display_path(self.folder)}, `-A {self.module}` should find an app, and raised {describe(error)}"
-            raise AssertionError(sentence) from None
+        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever the app's code raises
+            raise AssertionError(
+                f"In {display_path(self.folder)}, `-A {self.module}` should find an app, "
+                f"but it raised {describe(error)}"
+            ) from None
         app.set_current()
         app.set_default()
         return app
 
     def forget_modules(self):
-        """Make Python import anew what it has of this folder."""
+        """Make Python import the modules of this folder anew."""
         for name, module in list(sys.modules.items()):
-            # A package without an __init__.py has a path alone.
-            file = getattr(module, "__file__", None) or next(
-                iter(getattr(module, "__path__", ())), ""
-            )
-            if f"{file}/".startswith(f"{self.folder}/") or name == "slow_tasks":
+            is_here = module_path(module).startswith(f"{self.folder}/")
+            if is_here or name == "slow_tasks":
                 del sys.modules[name]
 
     def close(self):
-        for node in (*self.workers, *self.others, *([self.broker] if self.own else [])):
+        """End the workers, the other programs, and the server if it is the app's own."""
+        for node in (*self.workers, *self.others):
             node.teardown()
+        if self.has_own_server:
+            self.broker.teardown()
+
+
+def module_path(module):
+    """Return the path of a module's file; of its folder, if it is a package without __init__.py."""
+    file = getattr(module, "__file__", None)
+    if not file:
+        file = next(iter(getattr(module, "__path__", ())), "")
+    return file

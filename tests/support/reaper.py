@@ -1,7 +1,8 @@
-"""Ends what the tests started once they are gone, in whatever way: Ctrl-C, SIGKILL, a closed terminal.
+"""Ends what the tests have started when they end, even by Ctrl-C, SIGKILL or a closed terminal.
 
-The tests name what they start: process groups by number, and Docker's containers and networks by the command that
-removes them. This process waits for the end of its stdin, which comes when the tests end, and ends what is left.
+The tests name what they start: process groups by their number, containers and networks by the
+command that removes them. A process of its own waits for the end of its stdin, which comes when
+the tests end, and ends what is left.
 """
 
 import contextlib
@@ -11,46 +12,58 @@ import subprocess
 import sys
 import time
 
+REMOVAL_ATTEMPTS = 20
+
 
 class Reaper:
-    """The side of the tests."""
+    """The process that ends things, as the tests see it."""
 
     def __init__(self):
-        # In a session of its own, where Ctrl-C does not reach it.
-        command = [sys.executable, __file__]
+        # In a session of its own, it doesn't receive Ctrl-C.
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, text=True, start_new_session=True
+            [sys.executable, __file__], stdin=subprocess.PIPE, text=True, start_new_session=True
         )
 
-    def watch(self, thing, sign="+"):
-        print(sign, thing, file=self.process.stdin, flush=True)
+    def watch(self, thing):
+        """End this when the tests end: a process group's number, or a command that removes it."""
+        print("+", thing, file=self.process.stdin, flush=True)
 
     def forget(self, thing):
-        self.watch(thing, "-")
+        """Don't end this: it is gone."""
+        print("-", thing, file=self.process.stdin, flush=True)
 
     def close(self):
+        """End what is left, and wait for it."""
         self.process.communicate()
 
 
-def reap():
-    things = {}
+def read_things():
+    """Read what the tests start and forget until they end; return what is left."""
+    things = []
     for line in sys.stdin:
         sign, _, thing = line.strip().partition(" ")
-        things.pop(thing, None)
+        if thing in things:
+            things.remove(thing)
         if sign == "+":
-            things[thing] = True
-    # The last first: a network can be removed when its containers are.
-    for thing in reversed(things):
-        if thing.isdigit():
-            with contextlib.suppress(OSError):
-                os.killpg(int(thing), signal.SIGKILL)
-        else:
-            # It may still be in the making, when the tests were interrupted then.
-            for _ in range(20):
-                if not subprocess.run(thing.split(), check=False, capture_output=True).returncode:
-                    break
-                time.sleep(1)
+            things.append(thing)
+    return things
+
+
+def end(thing):
+    """End a process group, or run the command that removes something else."""
+    if thing.isdigit():
+        with contextlib.suppress(OSError):
+            os.killpg(int(thing), signal.SIGKILL)
+        return
+    # When the tests were interrupted, it may still have been in the making.
+    for _ in range(REMOVAL_ATTEMPTS):
+        done = subprocess.run(thing.split(), check=False, capture_output=True)
+        if done.returncode == 0:
+            return
+        time.sleep(1)
 
 
 if __name__ == "__main__":
-    reap()
+    # The last first: a network can be removed once its containers are gone.
+    for thing in reversed(read_things()):
+        end(thing)

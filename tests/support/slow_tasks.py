@@ -1,29 +1,29 @@
-"""The chapter's app, with tasks that take their time and settings from the environment.
+"""The chapter's app with additional, slow tasks, and with settings from the environment.
 
-Tests that need slow tasks or another setting start their worker on this module, with `celery -A slow_tasks`, so that
-the chapter's files stay as their author wrote them.
+Tests start a worker on it with `celery -A slow_tasks`, so that the chapter's files stay as they
+are. SLOW_TASKS_SETTINGS has settings as JSON. SLOW_TASKS_LOOK is how often, in seconds, the worker
+looks for killed processes.
 """
 
 import json
 import os
 import signal
 import time
-from itertools import product
 
 from celery.app.utils import find_app
-from celery.concurrency.asynpool import AsynPool
 from loguru import logger
 
 app = find_app("tasks")
 app.conf.update(json.loads(os.environ.get("SLOW_TASKS_SETTINGS", "{}")))
-if seconds := os.environ.get("SLOW_TASKS_LOOK"):
-    # How often a worker looks for processes that were killed. Celery's own workers do so every five seconds.
-    AsynPool.timers = property(lambda pool: {pool.maintain_pool: float(seconds)})
+if "SLOW_TASKS_LOOK" in os.environ:
+    from celery_internals import look_for_killed_processes_every
+
+    look_for_killed_processes_every(float(os.environ["SLOW_TASKS_LOOK"]))
 
 
 @app.task(name="slow.nap")
 def nap(seconds, note=None):
-    """Sleep, and leave the note in the result."""
+    """Sleep, and return the note."""
     logger.info("nap of {} s", seconds)
     time.sleep(seconds)
     return note
@@ -31,23 +31,24 @@ def nap(seconds, note=None):
 
 @app.task(name="slow.interrupted")
 def interrupted(key="runs"):
-    """Count the runs in Redis; take half a minute the first time, and no time the next."""
-    times = app.backend.client.incr(key)
-    if times == 1:
+    """Count the runs in Redis; take half a minute in the first run, and no time in later ones."""
+    runs = app.backend.client.incr(key)
+    if runs == 1:
         time.sleep(30)
-    return times
+    return runs
 
 
-# The same with each combination of two options, whatever the chapter's settings are.
-for late, reject in product([False, True], repeat=2):
-    app.task(name=f"slow.{late=},{reject=}", acks_late=late, reject_on_worker_lost=reject)(
-        interrupted.run
-    )
+# The same task with each combination of two options, whatever the chapter's settings are.
+for late in (False, True):
+    for reject in (False, True):
+        app.task(name=f"slow.{late=},{reject=}", acks_late=late, reject_on_worker_lost=reject)(
+            interrupted.run
+        )
 
 
 @app.task(name="slow.second_try", bind=True)
 def second_try(self):
-    """Be retried once, after three seconds; return how often this was."""
+    """Retry once, after three seconds; return the number of retries."""
     if not self.request.retries:
         raise self.retry(countdown=3)
     return self.request.retries
@@ -55,7 +56,7 @@ def second_try(self):
 
 @app.task(name="slow.killed")
 def killed(name, *arguments):
-    """Call a task here, as a function; the first time, kill this process before it can answer."""
+    """Call a task here, as a function; the first time, kill this process before it returns."""
     answer = app.tasks[name](*arguments)
     if app.backend.client.incr("runs") == 1:
         os.kill(os.getpid(), signal.SIGKILL)

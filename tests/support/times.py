@@ -123,7 +123,7 @@ def is_not_typed(name):
 
 
 def count_added_lines(old_files, new_files):
-    """Return the number of lines that are new or changed; a file that has moved may keep its own."""
+    """Return the number of lines that are new or changed, in files that may have moved."""
     gone = [lines for name, lines in old_files.items() if name not in new_files]
     count = 0
     for name, lines in new_files.items():

@@ -1,4 +1,7 @@
-"""What Celery does in memory and in eager mode: test_10_testing.py runs these beside the chapter's tests/conftest.py."""
+"""What Celery does in memory and in eager mode.
+
+test_10_testing.py runs these tests with the chapter's tests/conftest.py.
+"""
 
 import time
 from sqlite3 import OperationalError
@@ -28,7 +31,8 @@ def slow(monkeypatch):
     monkeypatch.setattr(ledger, "enter", lambda *_: time.sleep(0.4))
 
 
-def answer(result):
+def value(result):
+    """Return the value of a result in memory."""
     return result.get(timeout=10, interval=0.01)
 
 
@@ -41,41 +45,43 @@ def test_the_app_keeps_the_backend_that_it_has_used(monkeypatch):
 def test_a_worker_looks_once_a_second_and_takes_from_its_queues_alone():
     with start_worker(app, queues=["celery"]):
         begin = time.monotonic()
-        assert [answer(add_request.delay(n, n)) for n in range(3)] == [0, 2, 4]
+        for number in range(3):
+            assert value(add_request.delay(number, number)) == 2 * number
         assert time.monotonic() - begin > 1.5
         with pytest.raises(CeleryTimeout):
             enter_request.delay("left over", 1).get(timeout=1)
         begin = time.monotonic()
-    assert time.monotonic() - begin > 0.3  # its stop, when nothing tells it
-    app.amqp.queues.select_add(
-        "ledger"
-    )  # which the worker has left out, for its app and so for the next one
+    assert time.monotonic() - begin > 0.3  # the stop waits for the next look
+    # The worker has deselected this queue in its app, and so for the next worker.
+    app.amqp.queues.select_add("ledger")
 
 
 def test_a_message_that_waits_is_run_for_a_later_test(monkeypatch, request):
     enter = Mock(return_value=1.0)
     monkeypatch.setattr(ledger, "enter", enter)
     request.getfixturevalue("worker")
-    assert answer(enter_request.delay("new", 1)) == 1.0
-    assert [call.args[0] for call in enter.call_args_list] == ["left over", "new"]
+    assert value(enter_request.delay("new", 1)) == 1.0
+    first, second = enter.call_args_list
+    assert first.args[0] == "left over"
+    assert second.args[0] == "new"
 
 
-def test_a_result_in_memory_is_looked_for_every_half_second(monkeypatch):
+def test_get_looks_for_a_result_in_memory_every_half_second(monkeypatch):
     look = Mock(wraps=app.backend.get_task_meta)
     monkeypatch.setattr(app.backend, "get_task_meta", look)
     with pytest.raises(CeleryTimeout):
         app.AsyncResult("of no task").get(timeout=1.5)
-    assert look.call_count in (3, 4)  # Celery 5.7 looks once more, before it waits
+    assert look.call_count in (3, 4)  # Celery 5.7 looks once more before it waits
 
 
 def test_the_worker_sees_what_a_test_replaces(worker, monkeypatch):
     monkeypatch.setattr(math, "add", lambda x, y: 42)
-    assert answer(add_request.delay(4, 4)) == 42
+    assert value(add_request.delay(4, 4)) == 42
 
 
 def test_a_thread_ignores_time_limits(worker, slow):
     result = enter_request.delay("pay", 1)
-    answer(result)
+    value(result)
     assert result.state == "SUCCESS"
 
 
@@ -93,9 +99,8 @@ def test_eager_mode_writes_arguments_as_json_and_not_results(eager, monkeypatch)
 
 def test_eager_mode_ignores_a_queue_a_countdown_and_an_expiry(eager):
     begin = time.monotonic()
-    assert (
-        enter_request.apply_async(("pay", 1), queue="leger", countdown=60, expires=-1).get() == 1.0
-    )
+    result = enter_request.apply_async(("pay", 1), queue="leger", countdown=60, expires=-1)
+    assert result.get() == 1.0
     assert time.monotonic() - begin < 30
 
 
