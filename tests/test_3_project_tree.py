@@ -1,9 +1,11 @@
 """Chapter 3: a package of tasks, and how Celery finds the app in it."""
 
 import importlib
-import sys
+import itertools
+import subprocess
 
 import pytest
+from celery import Celery
 from celery.app.utils import find_app
 from celery.exceptions import NotRegistered
 from support.assertions import (
@@ -15,6 +17,8 @@ from support.assertions import (
     assert_task_returns,
     find_task,
 )
+
+from course.environment import PINNED, PROGRAMS, environment, free_port
 
 NAMES = ["add", "sub", "mul", "divide"]
 SIGNS = {"add": " + ", "sub": " - ", "mul": " * ", "divide": " / "}
@@ -28,7 +32,8 @@ def test_lesson(lesson):
     "the worker lists `tasks.math.add`, `sub`, `mul` and `divide`", "how-the-app-finds-its-tasks"
 )
 def test_worker_lists_the_tasks(worker):
-    """The tasks are in tasks/math.py, each with @app.task, and tasks/__init__.py imports them; celeryconfig.py stays where it was."""
+    """The tasks are in tasks/math.py, each with @app.task, and tasks/__init__.py imports them;
+    celeryconfig.py stays where it was."""
     assert_listed(worker, [f"tasks.math.{name}" for name in NAMES])
 
 
@@ -44,14 +49,16 @@ def test_worker_lists_the_tasks(worker):
     ],
 )
 def test_arithmetic(celery_setup, app, name, numbers, result):
-    """Each returns its answer: x + y, x - y, x * y and x / y, the true division, which gives a float."""
+    """Each returns its answer: x + y, x - y, x * y and x / y, the true division, which returns a
+    float."""
     assert_task_returns(app, f"tasks.math.{name}", numbers, result)
 
 
 @pytest.mark.step("`from tasks import add, sub, mul, divide` works", "a-name-is-a-contract")
 @pytest.mark.parametrize("name", NAMES)
 def test_package_exports_the_task(app, name):
-    """In tasks/__init__.py: from tasks.math import add, divide, mul, sub. In tasks/math.py: from tasks.celery import app."""
+    """In tasks/__init__.py: from tasks.math import add, divide, mul, sub. In tasks/math.py:
+    from tasks.celery import app."""
     assert_exported(app, f"tasks.math.{name}")
 
 
@@ -96,10 +103,37 @@ def test_old_name_is_not_registered(worker, app, folder):
     worker.assert_log_exists("Received unregistered task of type 'tasks.add'", timeout=5)
 
 
-# What follows is about Python and Celery themselves: how Celery finds the app of `-A proj`, rule by rule, on packages of
-# one line or two.
+@pytest.mark.star(
+    "`tasks.text.shout` returns a text in upper case; the worker lists it, and "
+    "`from tasks import shout` works",
+    "how-the-app-finds-its-tasks",
+)
+def test_star_shout(worker, app):
+    """Write the task in tasks/text.py, and let tasks/__init__.py import it from there."""
+    assert_listed(worker, ["tasks.text.shout"])
+    assert_exported(app, "tasks.text.shout")
+    assert_task_returns(app, "tasks.text.shout", ("hello",), "HELLO")
+
+
+@pytest.mark.star(
+    "for a team that still sends `tasks.minus`, the worker does what `sub` does, and "
+    "`tasks.math.sub` is still there",
+    "a-name-is-a-contract",
+)
+def test_star_minus(worker, app):
+    """A task has one name, so this takes a second task, with a name that you set. It can call sub
+    as a function."""
+    names = ["tasks.minus", "tasks.math.sub"]
+    assert_listed(worker, names)
+    for name in names:
+        assert_task_returns(app, name, (4, 3), 1)
+
+
+# What follows is about Python and Celery themselves: how Celery finds the app of `-A proj`, rule
+# by rule, on packages of one line or two.
 
 CELERY = "from celery import Celery\n"
+PACKAGE_NUMBERS = itertools.count(1)
 
 
 def test_tasks_math_does_not_hide_the_standard_one(app):
@@ -112,20 +146,25 @@ def test_tasks_math_does_not_hide_the_standard_one(app):
 
 
 @pytest.fixture
-def find(tmp_path, monkeypatch):
-    """Write the files of a package proj, and return the name of the app that Celery finds in it."""
+def package(tmp_path, monkeypatch):
+    """The folder of an empty package that can be imported, with a new name for each test."""
     monkeypatch.syspath_prepend(str(tmp_path))
+    folder = tmp_path / f"proj_{next(PACKAGE_NUMBERS)}"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    return folder
+
+
+@pytest.fixture
+def find(package):
+    """Write the files of the package, and return the name of the app that Celery finds in it."""
 
     def find(**files):
-        (tmp_path / "proj").mkdir()
-        for name in {"__init__": "", **files}:
-            text = files.get(name, "")
-            (tmp_path / "proj" / f"{name}.py").write_text(CELERY + text if text else "")
-        return find_app("proj").main
+        for name, text in files.items():
+            (package / f"{name}.py").write_text(CELERY + text)
+        return find_app(package.name).main
 
-    yield find
-    for name in [name for name in sys.modules if name.partition(".")[0] == "proj"]:
-        del sys.modules[name]
+    return find
 
 
 @pytest.mark.parametrize(
@@ -176,3 +215,66 @@ def test_import_error_in_the_submodule_is_swallowed(find):
         AttributeError, "An ImportError in proj/celery.py should show as an AttributeError"
     ):
         find(celery="import no_such_module")
+
+
+TASK = """
+from celery import shared_task
+
+
+@shared_task
+def shout(text):
+    return text.upper()
+"""
+
+
+def test_an_app_imports_the_modules_that_it_includes(package):
+    (package / "text.py").write_text(TASK)
+    app = Celery("other", include=[f"{package.name}.text"], set_as_current=False)
+    app.loader.import_default_modules()
+    assert f"{package.name}.text.shout" in app.tasks, (
+        "The app should have the task of an included module."
+    )
+
+
+def test_an_app_discovers_the_module_tasks_of_a_package(package):
+    (package / "tasks.py").write_text(TASK)
+    app = Celery("other", set_as_current=False)
+    app.autodiscover_tasks([package.name])
+    app.loader.import_default_modules()
+    assert f"{package.name}.tasks.shout" in app.tasks, (
+        "The app should discover the task in the package's tasks.py."
+    )
+
+
+def run_library(folder, call, broker_url=None):
+    """Run a call of a library's shout in a process that imports no app; return what it prints.
+
+    Raises a TimeoutExpired after three seconds.
+    """
+    (folder / "library.py").write_text(TASK)
+    env = environment()
+    if broker_url:
+        env["CELERY_BROKER_URL"] = broker_url
+    command = [PROGRAMS / "python", "-c", f"from library import shout; {call}"]
+    run = subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, timeout=3, check=False
+    )
+    return run.stdout + run.stderr
+
+
+def test_a_shared_task_without_an_app_goes_to_port_5672(tmp_path):
+    wanted = "amqp://guest:**@localhost:5672//"
+    found = run_library(tmp_path, "print(shout.app.connection().as_uri())").strip()
+    assert found == wanted, f"Without an app, a call should go to {wanted}, but it goes to {found}."
+
+
+def test_a_shared_task_without_an_app_is_refused_or_hangs(tmp_path):
+    broker_url = f"amqp://guest:guest@127.0.0.1:{free_port()}//"
+    if PINNED:
+        with pytest.raises(subprocess.TimeoutExpired):
+            run_library(tmp_path, "shout.delay('hello')", broker_url)
+        return
+    printed = run_library(tmp_path, "shout.delay('hello')", broker_url)
+    assert "Connection refused" in printed, (
+        f"Without RabbitMQ, a call should print Connection refused, but it printed {printed}."
+    )

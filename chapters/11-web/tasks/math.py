@@ -1,13 +1,4 @@
-"""Arithmetic for a Celery worker.
-
-A client imports a task from here and calls its `delay`, which sends a message to the broker and
-returns at once. A worker, started in this folder with `celery -A tasks worker --loglevel=info`,
-takes the message, runs the function and stores what it returned in the result backend, where
-the client finds it.
-
-Each task logs what it was asked and what it answers, in whichever process runs it: the worker's
-terminal shows the lines of a message, the client's those of a plain call. They go to stderr.
-"""
+"""Arithmetic as tasks: a client calls their `delay`, and a worker runs them."""
 
 from loguru import logger
 
