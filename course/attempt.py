@@ -27,17 +27,21 @@ def copy(source, folder):
     shutil.copytree(source, folder, ignore=ignored, dirs_exist_ok=True)
 
 
-def make_empty_folder(folder):
-    """Make a folder, or exit with a sentence if it can't be made or isn't empty."""
-    shown = display_path(folder)
+def refuse_full_folder(folder):
+    """Exit with a sentence unless a folder is empty or doesn't exist."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         other = "go on there, or name a new folder with DIR=."
-        sys.exit(f"{shown} isn't empty, so it is left as it is: {other}")
+        sys.exit(f"{display_path(folder)} isn't empty, so it is left as it is: {other}")
+
+
+def make_folder(folder):
+    """Make an attempt's folder, or exit with a sentence if it can't be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # With it, commands can be typed there too. It is the same in every chapter.
         shutil.copy(ROOT / "chapters" / CHAPTERS[0] / "Makefile", folder)
     except OSError as error:
+        shown = display_path(folder)
         sys.exit(f"{shown} can't be made ({error.strerror}): name another folder with DIR=.")
 
 
@@ -93,14 +97,14 @@ def start(number):
         sentence = progress.describe_old_number(chapter)
         if sentence and folder == usual:
             sys.exit(sentence)
-    if folder.exists():
-        make_empty_folder(folder)
+    refuse_full_folder(folder)
     contents = "is empty"
+    source = None
     if previous:
         source = choose_source(previous)
         contents = f"holds a copy of {display_path(source)}"
-    make_empty_folder(folder)
-    if previous:
+    make_folder(folder)
+    if source:
         copy(source, folder)
     print(f"{shown} {contents}. Write chapter {number} there, as chapters/{name}/README.md says.")
     command = f"make chapter-{number}-check"

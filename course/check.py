@@ -29,8 +29,8 @@ from course.chapters import (
     number_of,
 )
 from course.environment import APP, PROGRAMS, environment
+from course.waiting import STEP_SECONDS
 
-STEP_SECONDS = 10  # that a step may take, and importing the files too
 FIRST_STEP_SECONDS = 3 * STEP_SECONDS  # with the start of pytest and the worker
 COLOURS = {"✓": 32, "✗": 31, "·": 2, "★": 33, "☆": 2}
 HIDING = ("celery.py", "loguru.py", "redis.py")
@@ -121,12 +121,17 @@ def describe_timeout(text, folder):
 def receive(reader):
     """Yield the reports of the steps; the last may be a failure that is made up here."""
     seconds = FIRST_STEP_SECONDS
+    begun = 0
     with suppress(EOFError, OSError):
         while reader.poll(seconds):
             report = reader.recv()
             yield report
-            if report["what"] != "steps":
-                seconds = STEP_SECONDS
+            if report["what"] != "begin":
+                continue
+            begun += 1
+            seconds = report["seconds"]
+            if begun == 1:
+                seconds = max(seconds, FIRST_STEP_SECONDS)
         question = "does your code loop, or wait for something?"
         sentence = f"This should end, and did not within {seconds} seconds: {question}"
         yield {"what": "failed", "sentence": sentence}

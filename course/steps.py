@@ -9,6 +9,7 @@ import sys
 from multiprocessing.connection import Connection
 
 from course.chapters import ROOT
+from course.waiting import STEP_SECONDS
 
 
 def describe_step(item, marker):
@@ -25,6 +26,7 @@ class Steps:
         self.pipe = Connection(pipe, readable=False)
         self.steps = {}  # each test's step, by its node id; a step may have several tests
         self.last_tests = {}  # by the step's text
+        self.patience = {}  # seconds, by node id
         self.stars = set()  # texts
         self.begun = set()
         self.failed = set()
@@ -34,6 +36,9 @@ class Steps:
         numbered = []
         starred = []
         for item in items:
+            patient = item.get_closest_marker("patient")
+            if patient:
+                self.patience[item.nodeid] = patient.args[0]
             if item.get_closest_marker("step"):
                 self.steps[item.nodeid] = describe_step(item, item.get_closest_marker("step"))
                 numbered.append(item)
@@ -65,7 +70,7 @@ class Steps:
         text = self.steps[nodeid]["text"]
         if text not in self.begun:
             self.begun.add(text)
-            self.pipe.send({"what": "begin"})
+            self.pipe.send({"what": "begin", "seconds": self.patience.get(nodeid, STEP_SECONDS)})
 
     def pytest_runtest_logreport(self, report):
         text = self.steps[report.nodeid]["text"]

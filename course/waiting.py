@@ -2,6 +2,8 @@
 
 import time
 
+STEP_SECONDS = 10  # that a step of an attempt may take, and importing its files too
+
 
 def wait_until(condition, seconds=10.0):
     """Call condition() every 20 ms until it is true, for at most these seconds; return its value."""

@@ -18,6 +18,12 @@ from course.environment import PROGRAMS, environment
 from course.waiting import wait_until
 
 OWN_TESTS = Path(__file__).with_name("test_10_own_tests")
+# Seconds that one of the folder's own tests may take.
+TEST_SECONDS = 60
+if os.environ.get("DIR"):
+    TEST_SECONDS = 10
+# In a check, a step may take longer than usual: it runs all the tests of the attempt.
+pytestmark = pytest.mark.patient(40)
 # A URL that fails at once: the tests wait for no server, and don't use the learner's own.
 NO_REDIS = ("celeryconfig.py", 'broker_url = result_backend = "no-redis-here://"')
 
@@ -42,7 +48,8 @@ class Runs:
         self.name = folder.name
         for name, texts in planted.items():
             self.plant(folder, name, [NO_REDIS, *texts], ignored)
-        words = [sys.executable, OWN_TESTS / "mutants.py", *map(self.folder, planted)]
+        folders = [self.folder(name) for name in planted]
+        words = [sys.executable, OWN_TESTS / "mutants.py", str(TEST_SECONDS), *folders]
         env = {}
         for name, value in environment().items():
             if not name.startswith(("PYTEST", "TEST_")):
@@ -293,7 +300,8 @@ def test_tests_pass(graded):
         f" but {failed} used celeryconfig.py's URLs."
     )
     assert "it didn't end within" not in why, (
-        f"Your tests should pass without Redis, but {why}: do they wait for a Redis or a worker?"
+        f"Your tests should pass without Redis, but {failed} is stuck: {why}. Does it wait for a"
+        " Redis or a worker?"
     )
     assert not failed, f"Your tests should pass without Redis, but {failed} failed: {why}"
 

@@ -1,9 +1,9 @@
-"""Run pytest in each of these folders, a few at a time: mutants.py FOLDER...
+"""Run pytest in each of these folders, a few at a time: mutants.py SECONDS FOLDER...
 
 The folders are copies of a folder whose tests are graded; each copy has a bug. A run is forked from
 this process, because importing pytest and Celery takes longer than such tests. A run ends at its
-first failure. The file `outcome` beside its folder has the tests that passed, the one that failed,
-and why.
+first failure, or at a test that takes longer than these seconds. The file `outcome` beside its
+folder has the tests that passed, the one that failed, and why.
 """
 
 import gc
@@ -24,7 +24,6 @@ by_name("cache")  # this looks for the backends of other packages, too
 for plugin in entry_points(group="pytest11"):
     plugin.load()
 
-TIMEOUT = 60  # seconds for a run, on a busy machine
 RUNS_AT_A_TIME = (os.cpu_count() or 1) + 1
 OPTIONS = ["-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
 
@@ -32,9 +31,24 @@ OPTIONS = ["-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWa
 class Outcome:
     """The plugin that writes a run's file `outcome`."""
 
-    def __init__(self, path):
+    def __init__(self, path, seconds=0):
         self.path = path
+        self.seconds = seconds
         self.passed = []
+        self.running = "pytest"
+
+    def limit(self):
+        """Start to count the seconds that a test may take."""
+        signal.signal(signal.SIGALRM, self.stop)
+        signal.alarm(self.seconds)
+
+    def stop(self, *_):
+        self.write(self.running, f"it didn't end within {self.seconds} seconds")
+        os._exit(1)
+
+    def pytest_runtest_logstart(self, nodeid):
+        self.running = nodeid
+        self.limit()
 
     def write(self, failed="", why=""):
         new = self.path.with_suffix(".new")
@@ -65,37 +79,35 @@ def first_line(report):
     return lines[0]
 
 
-def run(folder):
+def run(folder, seconds):
     """Run the tests of a folder in this process, and exit."""
-    signal.alarm(TIMEOUT)
     os.chdir(folder)
     with (folder.parent / "log").open("w") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    outcome = Outcome(folder.parent / "outcome")
+    outcome = Outcome(folder.parent / "outcome", seconds)
+    outcome.limit()
     status = pytest.main([*OPTIONS, f"--basetemp={folder.parent / 'temp'}"], plugins=[outcome])
     if status in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         outcome.write()
     os._exit(status)
 
 
-def write_missing_outcome(folder, status):
-    """Write the outcome of a run that has ended with this status without writing it."""
+def write_missing_outcome(folder):
+    """Write the outcome of a run that has ended without writing it."""
     path = folder.parent / "outcome"
     if path.exists():
         return
     printed = [line for line in (folder.parent / "log").read_text().split("\n") if line.strip()]
-    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM:
-        why = f"it didn't end within {TIMEOUT} seconds"
-    elif printed:
+    if printed:
         why = printed[-1]
     else:
         why = "it printed nothing"
     Outcome(path).write("pytest", why)
 
 
-def main(folders):
-    """Run the tests in these folders."""
+def main(seconds, *folders):
+    """Run the tests in these folders; each test may take these seconds."""
     del sys.path[0]  # the tests must not import modules from this folder
     gc.freeze()  # pytest collects garbage when it ends: not among what is imported here
     waiting = [Path(folder).resolve() for folder in folders]
@@ -105,11 +117,11 @@ def main(folders):
             folder = waiting.pop(0)
             pid = os.fork()
             if pid == 0:
-                run(folder)
+                run(folder, int(seconds))
             running[pid] = folder
-        pid, status = os.wait()
-        write_missing_outcome(running.pop(pid), status)
+        pid, _ = os.wait()
+        write_missing_outcome(running.pop(pid))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(*sys.argv[1:])
