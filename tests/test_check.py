@@ -1,0 +1,202 @@
+"""What a learner's tools say: of an attempt, of messages, of a lesson's changes and of progress."""
+
+import json
+import shutil
+
+import pytest
+from support.nodes import IGNORED
+
+from course import change, progress
+from course.chapters import CHAPTERS, ROOT
+from course.check import find_import_problem
+from course.events import Reader, parse_command
+from course.messages import Printer
+
+CHAPTER_1 = ROOT / "chapters" / CHAPTERS[0]
+TASKS = (CHAPTER_1 / "tasks.py").read_text()
+
+
+@pytest.fixture
+def attempt(tmp_path, monkeypatch):
+    """A copy of chapter 1, named by DIR, with what the tools keep in a folder of the test."""
+    folder = shutil.copytree(CHAPTER_1, tmp_path / "attempt", ignore=IGNORED)
+    monkeypatch.setenv("DIR", str(folder))
+    monkeypatch.setattr(change, "KEPT", tmp_path / "changes")
+    monkeypatch.setattr(progress, "FILE", tmp_path / "progress.json")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "text, wanted",
+    [
+        (TASKS, ""),
+        ("import nothing_here\n", "tasks.py, line 1: ModuleNotFoundError: No module named"),
+        ("def add(x, y)\n", "tasks.py, line 1: SyntaxError: expected ':'"),
+        ("print('x' * 1_000_000)\n1 / 0\n", "tasks.py, line 2: ZeroDivisionError: division by"),
+        ("exit()\n", "Importing the files made Python exit (status 0): does one of them call exit"),
+        ("import os\nos._exit(7)\n", "Importing the files made Python exit (status 7)"),
+        ("import os, sys\nos.close(2)\nsys.stdout = None\n", ""),
+    ],
+)
+def test_what_keeps_files_from_being_imported(attempt, text, wanted):
+    (attempt / "tasks.py").write_text(text)
+    found = find_import_problem(attempt, CHAPTER_1)
+    assert found.startswith(wanted) and bool(found) == bool(wanted), (
+        f"The check should say {wanted!r}, but it said {found!r}."
+    )
+
+
+def test_an_import_that_does_not_end(attempt, monkeypatch):
+    monkeypatch.setattr("course.check.STEP_SECONDS", 1)
+    (attempt / "tasks.py").write_text("import time\n\nwhile True:\n    time.sleep(9)\n")
+    found = find_import_problem(attempt, CHAPTER_1)
+    assert found.startswith("tasks.py, line 4: importing this should finish within 1 seconds"), (
+        f"The check should name the line that waits, but it said {found!r}."
+    )
+
+
+def test_files_that_are_missing_or_hide_a_package(attempt):
+    (attempt / "celery.py").write_text("")
+    found = find_import_problem(attempt, CHAPTER_1)
+    assert "hides the package" in found, f"celery.py should be refused, but not with {found!r}."
+    (attempt / "celery.py").unlink()
+    (attempt / "tasks.py").rename(attempt / "task.py")
+    found = find_import_problem(attempt, CHAPTER_1)
+    assert found == "This folder should have tasks.py; it has task.py.", (
+        f"A folder without tasks.py should be refused, but not with {found!r}."
+    )
+
+
+def test_progress_follows_the_last_check(attempt):
+    name = CHAPTERS[0]
+    progress.note_check(name, attempt, True, progress.digest(attempt))
+    assert progress.has_passed(name, attempt), "A check that passed should be kept."
+    assert "Done: 1 of" in progress.describe_progress(), progress.describe_progress()
+    (attempt / "tasks.py").write_text(TASKS + "# changed\n")
+    assert not progress.has_passed(name, attempt), "An edited attempt should be checked again."
+    progress.note_check(name, attempt, False, "")
+    assert "Done: 0 of" in progress.describe_progress(), progress.describe_progress()
+
+
+def test_a_nudge_comes_before_the_hint(attempt):
+    found = [progress.nudge(attempt, step) for step in ("one", "one", "two")]
+    assert found == [False, True, False], (
+        f"A step's second hint should follow a nudge, but these were repeated: {found}."
+    )
+
+
+def first_change():
+    """Return the number of a chapter whose lesson changes one of its files, and that diff."""
+    for name in CHAPTERS:
+        changes = change.find_changes(name.partition("-")[0])
+        if changes and (ROOT / "chapters" / name / changes[0][0].label).exists():
+            return name, changes[0]
+    raise AssertionError("A lesson should have a change.")
+
+
+def test_a_change_is_made_and_taken_back(tmp_path, attempt, monkeypatch, capsys):
+    name, blocks = first_change()
+    number = name.partition("-")[0]
+    folder = shutil.copytree(ROOT / "chapters" / name, tmp_path / name, ignore=IGNORED)
+    monkeypatch.setenv("DIR", str(folder))
+    path = folder / blocks[0].label
+    before = path.read_text()
+    change.change(number, "1")
+    assert path.read_text() != before, f"The change should be made in {blocks[0].label}."
+    with pytest.raises(SystemExit, match="has change 1 already"):
+        change.change(number, "1")
+    path.write_text(path.read_text() + "# my own line\n")
+    change.undo(number)
+    assert path.read_text() == before + "# my own line\n", (
+        "undo should take the lesson's lines back and keep the learner's, but the file is"
+        f" {path.read_text()!r}."
+    )
+    change.undo(number)
+    assert "has no change of the lesson" in capsys.readouterr().out, (
+        "A second undo should have nothing to do."
+    )
+
+
+# What Redis' MONITOR shows of a call, its answer and of what is put back.
+MESSAGE = {
+    "body": "W1sxLCAyXSwge30sIHt9XQ==",
+    "headers": {"task": "tasks.add", "id": "0123456789", "argsrepr": "hidden"},
+    "properties": {"delivery_tag": "tag"},
+}
+
+
+def read_events(*commands):
+    """Return the events of commands, each a list of words, a second apart."""
+    reader = Reader()
+    events = []
+    for second, words in enumerate(commands):
+        quoted = " ".join(json.dumps(word) for word in words)
+        command = parse_command(f"{second}.5 [0 127.0.0.1:1] {quoted}")
+        events.append(reader.event(command))
+    return [event for event in events if event]
+
+
+def call(number, **headers):
+    """Return the command that sends a call with this id."""
+    message = MESSAGE | {"headers": MESSAGE["headers"] | {"id": f"{number}" * 8, **headers}}
+    return ["LPUSH", "celery", json.dumps(message)]
+
+
+def test_events_of_a_call():
+    text = json.dumps(MESSAGE)
+    stored = json.dumps({"status": "SUCCESS", "result": 3})
+    key = "celery-task-meta-0123456789"
+    events = read_events(
+        ["SUBSCRIBE", key],
+        ["LPUSH", "celery", text],
+        ["HSET", "unacked", "tag", text],
+        ["HDEL", "unacked", "tag"],
+        ["SETEX", key, "3600", stored],
+        ["PUBLISH", key, stored],
+        ["PING"],
+    )
+    found = [event["what"] for event in events]
+    assert found == ["wait", "send", "take", "ack", "store", "arrive"], (
+        f"A call should be six events, but they are {found}."
+    )
+    assert events[1]["call"] == "tasks.add(1, 2)", (
+        f"The arguments should be those of the body, but the call is {events[1]['call']}."
+    )
+    wanted = {"t": 4.5, "what": "store", "id": "0123456789", "state": "SUCCESS", "value": "3"}
+    wanted |= {"kept": 3600, "process": 1}
+    assert events[4] == wanted, f"The result should be {wanted}, but it is {events[4]}."
+
+
+def test_a_message_that_is_put_back_is_not_sent_again():
+    text = json.dumps(MESSAGE)
+    events = read_events(
+        ["HSET", "unacked", "tag", text],
+        ["HGET", "unacked", "tag"],
+        ["HDEL", "unacked", "tag"],
+        ["RPUSH", "celery", text],
+    )
+    found = [event["what"] for event in events]
+    assert found == ["take", "back"], f"It should go back, but the events are {found}."
+
+
+def test_later_members_of_a_group_are_counted(capsys):
+    printer = Printer()
+    for event in read_events(*[call(number, group="g") for number in range(9)]):
+        printer.show(event)
+    printer.flush()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 and lines[2].endswith("7 more of the group: 7 sent"), (
+        f"Two of nine members should be shown in full, but the lines are {lines}."
+    )
+
+
+def test_the_clock_starts_again_after_a_pause(capsys):
+    printer = Printer()
+    events = read_events(call(1), call(2))
+    events[1]["t"] += 100
+    for event in events:
+        printer.show(event)
+    first, blank, second = capsys.readouterr().out.splitlines()
+    assert (first.split()[0], blank, second.split()[0]) == ("0.000", "", "0.000"), (
+        f"After a pause there should be a blank line and a new clock, not {blank!r}, {second!r}."
+    )
