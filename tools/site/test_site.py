@@ -17,46 +17,60 @@ from course.chapters import CHAPTERS, ROOT
 PAGES = ROOT / ".course/site-pages"
 # Answered from the folder, without a network.
 SITE = "http://localhost/"
-NAMES = [
-    str(path.relative_to(PAGES))
-    for path in sorted(PAGES.rglob("*.html"))
-    if path.name != "index.html"
-]
+PATHS = [path for path in sorted(PAGES.rglob("*.html")) if path.name != "index.html"]
+NAMES = [str(path.relative_to(PAGES)) for path in PATHS]
 LESSONS = [f"chapters/{chapter}/README.html" for chapter in CHAPTERS]
 CHROME_ON_A_MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
 BROWSERS = ["chromium", "chromium-browser", "google-chrome", CHROME_ON_A_MAC]
+# The blocks and tables that scroll sideways, and the blocks that their copy button covers.
+FIND_FAULTS = """elements => elements.filter(element => {
+    const button = element.parentNode.querySelector(':scope > button');
+    const top = element.getBoundingClientRect().top;
+    return element.scrollWidth > element.clientWidth
+        || button && top < button.getBoundingClientRect().bottom;
+}).map(element => element.textContent)"""
+
+
+def find_browser():
+    """Return the path of an installed browser, or None, for which Playwright uses its own."""
+    for program in BROWSERS:
+        path = shutil.which(program)
+        if path:
+            return path
+    return None
 
 
 @pytest.fixture(scope="session")
 def browser():
     with sync_playwright() as playwright:
-        # Where there is none of these, Playwright's own, or its sentence on how to install it.
-        installed = next(filter(None, map(shutil.which, BROWSERS)), None)
-        yield playwright.chromium.launch(executable_path=installed)
+        yield playwright.chromium.launch(executable_path=find_browser())
 
 
 @pytest.fixture(params=["390 light", "390 dark", "1400 light", "1400 dark"])
 def page(request, browser):
-    """A page in a phone's and a desktop's width, light and dark, which tells of errors and of strangers."""
+    """A page on a phone and on a desktop, light and dark, without errors or requests elsewhere."""
     width, scheme = request.param.split()
     size = {"width": int(width), "height": 900}
-    page, wrong = browser.new_page(viewport=size, color_scheme=scheme, base_url=SITE), []
+    page = browser.new_page(viewport=size, color_scheme=scheme, base_url=SITE)
+    problems = []
 
-    def answer(route):
-        url = urlsplit(route.request.url)
-        if not url.geturl().startswith(SITE):
-            wrong.append(url.geturl())
-        route.fulfill(path=PAGES / url.path[1:])
+    def serve(route):
+        url = route.request.url
+        if not url.startswith(SITE):
+            problems.append(f"request to {url}")
+        route.fulfill(path=PAGES / urlsplit(url).path[1:])
 
-    page.route("**", answer)
+    def note_error(message):
+        if message.type == "error":
+            problems.append(message.text)
+
+    page.route("**", serve)
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.on(
-        "console", lambda message: wrong.append(message.text) if message.type == "error" else None
-    )
-    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", note_error)
+    page.on("pageerror", lambda error: problems.append(str(error)))
     yield page
     page.close()
-    assert not wrong
+    assert not problems, f"The page should load without errors: {problems}"
 
 
 @cache
@@ -67,20 +81,21 @@ def parsed(path):
 @pytest.mark.parametrize("name", NAMES)
 def test_page_is_sound(page, name):
     page.goto(name)
-    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
-    assert page.locator("h1").count() == 1
-    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
-    # No block and no table scrolls sideways, and no button covers what a block shows.
-    wrong = """all => all.filter(pre => pre.scrollWidth > pre.clientWidth || pre.getBoundingClientRect().top <
-        pre.parentNode.querySelector(':scope > button')?.getBoundingClientRect().bottom).map(pre => pre.textContent)"""
-    assert page.locator(".highlight pre, .table-wrapper").evaluate_all(wrong) == []
+    page.evaluate("document.querySelectorAll('details').forEach(answer => answer.open = true)")
+    titles = page.locator("h1").count()
+    assert titles == 1, f"{name} should have one title, but it has {titles}."
+    width = page.evaluate("document.documentElement.scrollWidth")
+    assert width <= page.viewport_size["width"], (
+        f"{name} should not scroll, but it is {width} wide."
+    )
+    faults = page.locator(".highlight pre, .table-wrapper").evaluate_all(FIND_FAULTS)
+    assert faults == [], f"No block should scroll sideways or be covered by its button: {faults}"
     found = Axe().run(page)
     assert not found.violations_count, found.generate_report()
-    for picture in page.locator(".diagram").all():
-        assert (
-            picture.locator("svg > title").text_content()
-            and picture.locator("svg > desc").text_content()
-        )
+    for picture in page.locator(".diagram svg").all():
+        for part in ("title", "desc"):
+            text = picture.locator(f"> {part}").text_content()
+            assert text, f"A diagram of {name} should have a {part}."
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -88,9 +103,11 @@ def test_links_lead_somewhere(name):
     for tag in parsed(PAGES / name).select("[src], link[href], a[href]"):
         link = tag.get("href") or tag["src"]
         place, anchor = urldefrag(urljoin(name, link.partition("?")[0]))
-        if not re.match(r"\w+:", link):
-            assert (PAGES / place).is_file(), f"{link} leads nowhere"
-            assert not anchor or parsed(PAGES / place).find(id=anchor), f"{link} has no such place"
+        if re.match(r"\w+:", link):
+            continue
+        assert (PAGES / place).is_file(), f"The link {link} should lead to a file."
+        if anchor:
+            assert parsed(PAGES / place).find(id=anchor), f"The link {link} should lead to an id."
 
 
 def test_copy_button_copies_what_is_typed(page):
@@ -98,16 +115,21 @@ def test_copy_button_copies_what_is_typed(page):
     block = page.locator(".highlight-pycon").first
     block.locator("button.copybtn").click()
     typed = re.findall(r"^(?:>>>|\.\.\.) (.*)", block.text_content(), re.MULTILINE)
-    assert page.evaluate("navigator.clipboard.readText()").splitlines() == typed
+    copied = page.evaluate("navigator.clipboard.readText()").splitlines()
+    assert copied == typed, f"The button should copy {typed}, but it copied {copied}."
 
 
 def test_a_block_says_where_it_belongs():
-    """Each label is its block's caption; a traceback is one, whoever shows it."""
-    for page in map(parsed, (PAGES / name for name in LESSONS)):
-        assert not page.select("p:has(> strong:only-child) + [class^=highlight]")
+    """Each label is its block's caption, and each traceback has its colours."""
+    for name in LESSONS:
+        page = parsed(PAGES / name)
+        labels = page.select("p:has(> strong:only-child) + [class^=highlight]")
+        assert not labels, f"{name}: these labels should be captions: {labels}"
         for box in page.select(".terminal"):
-            assert box.select_one(".code-block-caption").text and box.select_one("pre")
-            assert box.select(".gt, .gr") or "\nTraceback (" not in box.text
+            assert box.select_one(".code-block-caption").text, f"{name}: no caption: {box}"
+            assert box.select_one("pre"), f"{name}: no block: {box}"
+            if "\nTraceback (" in box.text:
+                assert box.select(".gt, .gr"), f"{name}: a traceback without colours: {box}"
 
 
 def test_keyboard_comes_to_the_lesson_soon(page):
@@ -119,28 +141,47 @@ def test_keyboard_comes_to_the_lesson_soon(page):
     )
 
 
-@pytest.mark.parametrize("word, found", [("chord", True), ("changed", True), ("sybil", False)])
-def test_search_finds_what_is_for_learners(page, word, found):
-    page.goto(f"search.html?q={word}")
+def search(page, words):
+    """Return the paths of the links that a search shows."""
+    page.goto(f"search.html?q={words}")
     page.get_by_text(re.compile("Search finished|did not match")).wait_for()
-    links = page.locator("#search-results li a").evaluate_all(
-        "all => all.map(each => each.pathname)"
-    )
-    assert bool(links) == found
-    assert all(
-        re.search(r"/README\.html|^/docs/|^/chapters/[^/]+\.html", link) for link in links
-    ), links
+    links = page.locator("#search-results li a")
+    return links.evaluate_all("links => links.map(link => link.pathname)")
+
+
+@pytest.mark.parametrize("word", ["chord", "changed"])
+def test_search_finds_what_is_for_learners(page, word):
+    found = search(page, word)
+    assert found, f"A search for {word} should find a page."
+    for path in found:
+        for_learners = re.search(r"/README\.html|^/docs/|^/chapters/[^/]+\.html", path)
+        assert for_learners, f"A search for {word} should find lessons alone, but it found {path}."
+
+
+def test_search_finds_no_page_for_maintainers(page):
+    assert "pyenv" in (ROOT / "tools/bench.md").read_text(), "Name a word of a maintainers' page."
+    found = search(page, "pyenv")
+    assert found == [], f"A search should pass over maintainers' pages, but it found {found}."
+
+
+def find_neighbour(name, direction):
+    """Return the page that a page's link to the previous or next one leads to, or None."""
+    link = parsed(PAGES / name).select_one(f".{direction}-page")
+    if link is None:
+        return None
+    path = "" if link["href"] == "#" else link["href"]
+    return urljoin(name, path)
 
 
 def test_previous_and_next_lead_through_lessons():
-    ring = ["README.html", *LESSONS]
-    for name in NAMES:
-        at = ring.index(name) if name in ring else None
-        for way, button in ((-1, "prev"), (1, "next")):
-            link = parsed(PAGES / name).select_one(f".{button}-page")
-            there = link and urljoin(name, "" if link["href"] == "#" else link["href"])
-            inside = at is not None and 0 <= at + way < len(ring)
-            assert there == (ring[at + way] if inside else None)
+    pages = [None, "README.html", *LESSONS, None]
+    for previous, name, following in zip(pages, pages[1:], pages[2:], strict=False):
+        for direction, wanted in (("prev", previous), ("next", following)):
+            found = find_neighbour(name, direction)
+            assert found == wanted, f"{name}: {direction} should be {wanted}, but it is {found}."
+    for name in set(NAMES) - set(pages):
+        for direction in ("prev", "next"):
+            assert find_neighbour(name, direction) is None, f"{name} should have no {direction}."
 
 
 def test_what_is_missing_fails_the_build(tmp_path):
@@ -148,17 +189,8 @@ def test_what_is_missing_fails_the_build(tmp_path):
     shutil.copytree(ROOT, top, ignore=shutil.ignore_patterns(".venv*", ".course", "my"))
     with (top / "chapters/1-first-steps/README.md").open("a") as lesson:
         lesson.write("\n[a](none.md) ![a](none.png) [a](/CONTRIBUTING.md#none)\n")
-    command = [
-        sys.executable,
-        "-m",
-        "sphinx",
-        "-q",
-        "-W",
-        "-c",
-        "tools/site",
-        ".",
-        tmp_path / "pages",
-    ]
+    command = f"{sys.executable} -m sphinx -q -W -c tools/site . {tmp_path / 'pages'}".split()
     built = subprocess.run(command, cwd=top, capture_output=True, text=True, check=False)
-    assert built.returncode == 1
-    assert all(name in built.stderr for name in ("'none.md'", "none.png", "'none'")), built.stderr
+    assert built.returncode == 1, "A page with broken links should not be built."
+    for name in ("'none.md'", "none.png", "'none'"):
+        assert name in built.stderr, f"The build should name {name}, but it said {built.stderr}"
