@@ -149,7 +149,10 @@ def test_a_sum_that_failed(page_server, app):
     page_server.assert_state(path, {"state": "FAILURE"}, "when it has failed")
 
 
-@pytest.mark.step("an unknown id is answered with 404", "an-unknown-id")
+@pytest.mark.step(
+    'an unknown id is answered with 404 and a sentence in `{"detail": …}`, like each refusal below',
+    "an-unknown-id",
+)
 @pytest.mark.isolated(count=0)
 def test_an_id_that_never_was(page_server):
     """Keep each id yourself before you send: Celery says PENDING for any id."""
