@@ -86,8 +86,8 @@ def read_url(folder, name):
 
 
 @pytest.mark.star(
-    "if the environment has `REDIS_PASSWORD`, `celeryconfig.py` puts it into both URLs, "
-    "even one like `p@ss/w#rd`; if not, they have none",
+    "`celeryconfig.py` puts the password from the variable `REDIS_PASSWORD`, even one like "
+    "`p@ss/w#rd`, into both URLs; without the variable, they stay as they are",
     "where-settings-come-from",
 )
 def test_star_password(folder, monkeypatch):
