@@ -86,7 +86,7 @@ $(call each,undo): chapter-%-undo: ## take the lesson's changes back
 ##@ check
 $(call each,check): chapter-%-check: setup-test ## check your attempt step by step
 	$(COURSE) check $*
-$(call each,hint): chapter-%-hint: setup-test ## check it, with a hint for the step that fails
+$(call each,hint): chapter-%-hint: setup-test ## check it, with a nudge for the step that fails, then a hint
 	$(COURSE) check $* hint
 $(call each,watch): chapter-%-watch: setup-test ## check it each time you save
 	$(COURSE) check $* watch
