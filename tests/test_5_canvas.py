@@ -5,7 +5,9 @@ import json
 
 import pytest
 from celery import chain, chord, group
-from celery.exceptions import ChordError
+from celery.exceptions import ChordError, NotRegistered, TaskRevokedError
+from celery.exceptions import TimeoutError as CeleryTimeout
+from kombu.exceptions import EncodeError
 from support.assertions import (
     assert_chapter_2_settings,
     assert_exported,
@@ -17,7 +19,10 @@ from support.assertions import (
     assert_task_returns,
     find_task,
 )
+from support.names import MATH_TASKS, XSUM
+from support.signals import published_messages
 
+from course.environment import PINNED
 from course.waiting import wait_until
 
 NAMES = ["add", "sub", "mul", "divide", "xsum"]
@@ -45,7 +50,14 @@ def divide(celery_setup, app):
 
 @pytest.fixture
 def xsum(celery_setup, app):
-    return find_task(app, "tasks.math.xsum_request")
+    return find_task(app, XSUM)
+
+
+@pytest.fixture
+def published(app):
+    """A list of the messages that the test has sent."""
+    with published_messages() as messages:
+        yield messages
 
 
 @pytest.mark.step("`libs.math.xsum(range(5))` returns 10", "whats-new")
@@ -61,21 +73,21 @@ def test_xsum_is_a_plain_function(app):
 )
 def test_worker_lists_the_tasks(worker):
     """Add xsum_request to tasks/math.py, with @app.task, and to what tasks/__init__.py imports."""
-    assert_listed(worker, [f"tasks.math.{name}_request" for name in NAMES])
+    assert_listed(worker, MATH_TASKS)
 
 
 @pytest.mark.step("`from tasks import add_request, xsum_request` works", "whats-new")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MATH_TASKS)
 def test_package_exports_the_task(app, name):
     """Add xsum_request to the import in tasks/__init__.py, and to __all__."""
-    assert_exported(app, f"tasks.math.{name}_request")
+    assert_exported(app, name)
 
 
 @pytest.mark.step("`xsum_request.delay([1, 2, 3]).get(timeout=10)` gives 6", "whats-new")
 @pytest.mark.parametrize("numbers, result", [([1, 2, 3], 6), ([], 0)])
 def test_xsum_request(celery_setup, app, numbers, result):
-    """The task takes one list, not several numbers, and returns what libs.math.xsum gives; it waits for no other task."""
-    assert_task_returns(app, "tasks.math.xsum_request", (numbers,), result)
+    """The task takes one list and returns what libs.math.xsum gives; it waits for no other task."""
+    assert_task_returns(app, XSUM, (numbers,), result)
 
 
 @pytest.mark.step("the tasks and the settings of chapter 4 are still there", "whats-new")
@@ -95,7 +107,9 @@ def test_request(celery_setup, app, monkeypatch, name, numbers, result):
 @pytest.mark.parametrize("name", NAMES)
 def test_both_layers_of_log(worker, app, name):
     """As in chapter 4, use logger.info in the task and logger.debug in the function."""
-    numbers = ([700001, 200002],) if name == "xsum" else (700001, 200002)
+    numbers = (700001, 200002)
+    if name == "xsum":
+        numbers = ([700001, 200002],)
     libs = assert_logged(worker, app, f"tasks.math.{name}_request", numbers, SIGNS[name], "INFO")
     assert libs, f"libs.math.{name} should log at DEBUG, but it logged nothing."
     for level, _, line in libs:
@@ -104,14 +118,28 @@ def test_both_layers_of_log(worker, app, name):
         )
 
 
+# What the lesson's opening tries.
+
+
+def test_a_receipt_is_no_argument(add, xsum):
+    parts = [add.delay(1, 1)]
+    with assert_raises(EncodeError, "A receipt as an argument should raise EncodeError"):
+        xsum.delay(parts)
+
+
+# Signatures.
+
+
 def test_signatures(add):
-    short, long = add.s(2, 2), add.signature((2, 2), countdown=10)
-    assert repr(short) == repr(long) == "tasks.math.add_request(2, 2)", (
-        f"Both signatures should print tasks.math.add_request(2, 2), but they print {short!r} and {long!r}."
-    )
+    short = add.s(2, 2)
+    long = add.signature((2, 2), countdown=10)
+    for signature in (short, long):
+        assert repr(signature) == "tasks.math.add_request(2, 2)", (
+            f"A signature should print tasks.math.add_request(2, 2), but it prints {signature!r}."
+        )
     assert short != long, "A countdown is part of a signature: the two should differ."
-    assert long.options["countdown"] == 10, (
-        "The countdown should travel in the signature's options."
+    assert long.options == {"countdown": 10}, (
+        f"The signature's options should be its countdown of 10, but they are {long.options}."
     )
     assert_result("add_request.s(2, 2)", short.delay(), 4)
 
@@ -119,6 +147,13 @@ def test_signatures(add):
 def test_signature_survives_json(add, app):
     again = app.signature(json.loads(json.dumps(add.s(2, 2))))
     assert_result("A signature that went through JSON", again.delay(), 4)
+
+
+def test_json_has_no_tuples_and_no_integer_keys(add):
+    found = json.loads(json.dumps(add.s({1: 2}, (3, 4))))["args"]
+    assert found == [{"1": 2}, [3, 4]], (
+        f"JSON should turn the key into a string and the tuple into a list, but it gave {found}."
+    )
 
 
 def test_partial(add):
@@ -130,9 +165,11 @@ def test_new_argument_goes_in_front(divide):
 
 
 def test_immutable_signature_ignores_what_came_before(add):
-    assert_result(
-        "add_request.s(4, 4) | add_request.si(1, 1)", chain(add.s(4, 4), add.si(1, 1)).delay(), 2
-    )
+    workflow = chain(add.s(4, 4), add.si(1, 1))
+    assert_result("add_request.s(4, 4) | add_request.si(1, 1)", workflow.delay(), 2)
+
+
+# Groups and chains.
 
 
 def test_group(add):
@@ -145,17 +182,21 @@ def test_group(add):
 
 
 def test_partial_group(add):
-    assert_result(
-        "The partial group, called with 10,",
-        group(add.s(i) for i in range(10)).delay(10),
-        list(range(10, 20)),
-    )
+    result = group(add.s(i) for i in range(10)).delay(10)
+    assert_result("The partial group, called with 10,", result, list(range(10, 20)))
+
+
+def test_chunks_send_fewer_messages(add, published):
+    result = add.chunks(zip(range(100), range(100), strict=True), 10).delay()
+    messages = len(published)
+    assert messages == 10, f"100 calls in chunks of 10 should be 10 messages, not {messages}."
+    wanted = [list(range(start, start + 20, 2)) for start in range(0, 200, 20)]
+    assert_result("add_request.chunks of a hundred pairs", result, wanted)
 
 
 def test_chain_three_ways(add, mul):
-    assert_result(
-        "chain(add_request.s(4, 4) | mul_request.s(8))", chain(add.s(4, 4) | mul.s(8)).delay(), 64
-    )
+    workflow = chain(add.s(4, 4) | mul.s(8))
+    assert_result("chain(add_request.s(4, 4) | mul_request.s(8))", workflow.delay(), 64)
     assert_result("add_request.s(4, 4) | mul_request.s(8)", (add.s(4, 4) | mul.s(8)).delay(), 64)
     assert_result("The partial chain, called with 4,", chain(add.s(4) | mul.s(8)).delay(4), 64)
 
@@ -164,6 +205,16 @@ def test_chain_knows_its_parent(add, mul):
     result = chain(add.s(4, 4) | mul.s(8)).delay()
     assert_result("The chain", result, 64)
     assert_result("The chain's parent", result.parent, 8)
+
+
+@pytest.mark.row("A chain that ends in an empty group")
+def test_chain_with_an_empty_group(add):
+    result = chain(add.s(1, 1), group([])).delay()
+    wanted = [] if PINNED else 2
+    assert_result("chain(add_request.s(1, 1), group([]))", result, wanted)
+
+
+# Chords.
 
 
 @pytest.mark.step(
@@ -183,6 +234,9 @@ def test_group_piped_into_a_task_is_a_chord(add, xsum):
     assert_result("The group piped into xsum_request", piped.delay(), 90)
 
 
+# What goes wrong.
+
+
 def test_group_with_a_failing_member(divide):
     result = group(divide.s(8, 2), divide.s(1, 0), divide.s(9, 3)).delay()
     with assert_raises(
@@ -190,14 +244,24 @@ def test_group_with_a_failing_member(divide):
     ):
         result.get(timeout=10)
     found = result.get(timeout=10, propagate=False)
-    kinds = [type(each).__name__ for each in found]
+    kinds = [type(value).__name__ for value in found]
     assert kinds == ["float", "ZeroDivisionError", "float"], (
-        f"get(propagate=False) should list every member, the failed one as its exception, but it gave {found!r}."
+        "get(propagate=False) should list every member, the failed one as its exception,"
+        f" but it returned {found!r}."
     )
     done = result.completed_count()
     assert done == 2 and result.failed(), (
         f"Two of the three should count as completed, but {done} do."
     )
+
+
+def test_chain_with_a_failing_task(worker, divide, add):
+    later = add.s(700000).set(task_id="the-later-task")
+    result = chain(divide.s(1, 0), later).delay()
+    with assert_raises(ZeroDivisionError, "get() of the chain should raise ZeroDivisionError"):
+        result.get(timeout=10)
+    runs = wait_until(lambda: "add_request[the-later-task]" in worker.logs(), 1)
+    assert not runs, "The task after the one that failed should not run, but it did."
 
 
 def test_chord_whose_header_fails(worker, divide, xsum):
@@ -210,6 +274,78 @@ def test_chord_whose_header_fails(worker, divide, xsum):
     assert isinstance(found, ChordError), (
         f"get(propagate=False) should give the ChordError, but it gave {found!r}."
     )
+    with assert_raises(ChordError, "The body's own result should raise ChordError"):
+        xsum.AsyncResult(result.id).get(timeout=10)
+    assert_body_never_ran(worker, result)
+
+
+def test_chord_with_an_unknown_task_in_its_header(worker, app, add, xsum):
+    unknown = app.signature("tasks.math.power_request", (2, 2))
+    result = chord([add.s(1, 1), unknown], xsum.s()).delay()
+    with assert_raises(NotRegistered, "get() of the chord should raise NotRegistered"):
+        result.get(timeout=10)
+    with assert_raises(CeleryTimeout, "The body's own result should stay PENDING"):
+        xsum.AsyncResult(result.id).get(timeout=1)
+    assert_body_never_ran(worker, result)
+
+
+@pytest.mark.row("A group that follows a group of which a member fails")
+def test_group_after_a_group_with_a_failing_member(divide, add):
+    workflow = group(divide.s(1, 0), divide.s(8, 2)) | group(add.si(1, 1), add.si(2, 2))
+    result = workflow.delay()
+    error = CeleryTimeout if PINNED else ZeroDivisionError
+    with assert_raises(error, f"get() of the second group should raise {error.__name__}"):
+        result.get(timeout=3)
+    states = [member.state for member in result.parent.results]
+    assert states == ["FAILURE", "SUCCESS"], (
+        f"The states of the first group should be FAILURE and SUCCESS, but they are {states}."
+    )
+
+
+@pytest.mark.isolated(slow_tasks=True, settings={"result_expires": 1})
+def test_chord_whose_first_result_expires_before_the_last(worker, app):
+    nap = find_task(app, "slow.nap")
+    xsum = find_task(app, XSUM)
+    result = chord([nap.s(0, 1), nap.s(2.5, 2)], xsum.s()).delay()
+    last = result.parent.results[1].id
+    worker.wait_for_log(f"Task slow.nap[{last}] succeeded")
+    with assert_raises(CeleryTimeout, "The chord should give nothing"):
+        result.get(timeout=1)
+    assert_body_never_ran(worker, result)
+    for level in ("WARNING", "ERROR", "CRITICAL"):
+        assert f": {level}/" not in worker.logs(), (
+            f"The worker should log nothing about the lost result, but it logged a line at {level}."
+        )
+
+
+def test_revoked_group(add):
+    result = group(add.signature((i, i), countdown=2) for i in range(3)).delay()
+    result.revoke()
+    for member in result.results:
+        with assert_raises(TaskRevokedError, "A member of a revoked group should be revoked"):
+            member.get(timeout=10)
+
+
+def test_revoking_a_chord_does_not_stop_its_header(worker, add, xsum):
+    result = chord([add.signature((i, i), countdown=1) for i in range(2)], xsum.s()).delay()
+    result.revoke()
+    for member in result.parent.results:
+        done = wait_until(lambda member=member: member.state == "SUCCESS", 10)
+        assert done, f"The header should run, but the state of a member is {member.state}."
+    with assert_raises(TaskRevokedError, "The body of a revoked chord should be revoked"):
+        result.get(timeout=10)
+
+
+def test_revoking_the_header_stops_a_chord(worker, add, xsum):
+    result = chord([add.signature((i, i), countdown=1) for i in range(2)], xsum.s()).delay()
+    result.parent.revoke()
+    with assert_raises(TaskRevokedError, "get() of the chord should raise TaskRevokedError"):
+        result.get(timeout=10)
+    assert_body_never_ran(worker, result)
+
+
+def assert_body_never_ran(worker, result):
+    """Fail if the worker has received the body of the chord that has this result."""
     assert f"xsum_request[{result.id}]" not in worker.logs(), (
         "The body of that chord should not run, but it did."
     )
@@ -222,7 +358,7 @@ def test_link_is_called_with_the_result(worker, add):
 
 
 def test_link_error_is_called(worker, divide, add):
-    # The worker calls the errback at once and in place, so there is no result to fetch, but its lines of log.
+    # The worker calls the errback in place: there is no result to fetch, only lines of its log.
     with assert_raises(ZeroDivisionError, "divide_request(1, 0) should raise ZeroDivisionError"):
         divide.apply_async((1, 0), link_error=add.si(700001, 200002)).get(timeout=10)
     found = wait_until(lambda: "900003" in worker.logs(), 5)

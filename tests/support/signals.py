@@ -2,6 +2,7 @@
 
 import re
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from celery.signals import before_task_publish, task_retry
 
@@ -43,3 +44,23 @@ def published_queues():
 
     with connected(before_task_publish, note):
         yield queues
+
+
+@dataclass
+class Message:
+    """A message that was sent: the name of its task, and its arguments as text."""
+
+    name: str
+    arguments: str
+
+
+@contextmanager
+def published_messages():
+    """Yield a list of the messages that are sent from this process in the block."""
+    messages = []
+
+    def note(sender, headers, **_):
+        messages.append(Message(sender, headers["argsrepr"]))
+
+    with connected(before_task_publish, note):
+        yield messages
