@@ -4,6 +4,7 @@ import importlib
 import re
 import subprocess
 import tomllib
+from datetime import date, datetime
 
 import pytest
 from support.overlays import find_overlays
@@ -15,6 +16,7 @@ from course.lesson import Lesson
 
 LESSONS = {name: ROOT / "chapters" / name / "README.md" for name in CHAPTERS}
 OTHERS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("chapters/*.md")]
+IS_IT_CELERY = ROOT / "chapters" / "is-it-celery.md"
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 TYPED_MAKE = re.compile(r"`(make [^`]+)`|^\$ (make .+)$", re.MULTILINE)
 TARGET = re.compile(r"make (?:[A-Z_]+=\S+ )*([a-z]\S*)")
@@ -22,7 +24,7 @@ LINK = re.compile(r"\]\(([^)\s:]+)\)")
 FILE_NAME = re.compile(r"`([\w./-]+\.(?:py|toml|txt|yml|sh|md))`")
 PIN = re.compile(r"^([\w.-]+==[\w.]+)", re.MULTILINE)
 # Files that a reader makes, or that only a tag has.
-NOT_HERE = ("mean.py", "tasks/text.py", "LESSON.md", "test_N_name.py")
+NOT_HERE = ("mean.py", "tasks/text.py", "LESSON.md", "test_N_name.py", "workflows.py")
 each_chapter = pytest.mark.parametrize("path", LESSONS.values(), ids=CHAPTERS)
 each_page = pytest.mark.parametrize(
     "path", [*LESSONS.values(), *OTHERS], ids=lambda path: str(path.relative_to(ROOT))
@@ -250,3 +252,26 @@ def test_tables_are_those_of_the_last_run():
         check, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+LOOKED_UP = re.compile(r"looked up in (\w+ \d{4})")
+
+
+def month_of(page):
+    """Return the first day of the month in which a page says that its facts were looked up."""
+    found = LOOKED_UP.search(page.read_text())
+    assert found, f"{page.name} should say in which month its facts were looked up."
+    return datetime.strptime(found[1], "%B %Y").date()
+
+
+def test_the_page_of_alternatives_has_a_date():
+    month_of(IS_IT_CELERY)
+
+
+@pytest.mark.dated
+def test_the_page_of_alternatives_is_younger_than_a_year():
+    month = month_of(IS_IT_CELERY)
+    assert date.today() < month.replace(year=month.year + 1), (
+        f"{IS_IT_CELERY.name} was looked up in {month:%B %Y}: look its facts up again,"
+        " and change its date."
+    )
