@@ -11,7 +11,7 @@ import subprocess
 import pytest
 import yaml
 from kombu.exceptions import OperationalError
-from support.assertions import assert_raises, assert_result, assert_setting
+from support.assertions import assert_raises, assert_result, assert_setting, suggest_setting
 from support.commands import run_celery
 from support.names import ADD, ALONE, ENTER, LEDGER_TASKS, MATH_TASKS
 
@@ -282,7 +282,8 @@ def test_processes_are_replaced(app):
     40,000."""
     for name, least in ("worker_max_tasks_per_child", 1), ("worker_max_memory_per_child", 60_000):
         found = app.conf.get(name)
-        assert found, f"The app's configuration should set {name}, but it doesn't."
+        suggestion = suggest_setting(app, name)
+        assert found, f"The app's configuration should set {name}, but it doesn't{suggestion}"
         assert found >= least, (
             f"{name} should be at least {least:,}, or each task gets a new process, but it is"
             f" {found}."
