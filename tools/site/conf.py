@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 
 import novasvg
@@ -16,7 +17,7 @@ from blocks import Blocks
 
 from course.chapters import CHAPTERS, PREVIOUS, ROOT
 
-html_title = "Celery, one refactor at a time"
+html_title = "Celery, one step at a time"
 
 extensions = ["myst_parser", "sphinx_copybutton"]
 include_patterns = ["*.md", "*/*.md", "chapters/*/README.md"]
@@ -35,9 +36,13 @@ html_use_index = False
 html_copy_source = False
 html_show_copyright = False
 html_show_sphinx = False
-REPOSITORY = os.environ.get("GITHUB_REPOSITORY")
-if REPOSITORY:
-    owner, name = REPOSITORY.split("/")
+# The repository's page: its workflow knows it, and pyproject.toml once somebody has set it there.
+SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())
+ADDRESS = SETTINGS["tool"]["course"]["address"]
+if "GITHUB_REPOSITORY" in os.environ:
+    ADDRESS = f"https://github.com/{os.environ['GITHUB_REPOSITORY']}"
+if ADDRESS:
+    owner, name = ADDRESS.split("/")[-2:]
     html_baseurl = f"https://{owner}.github.io/{name}/"
 pygments_dark_style = "a11y-high-contrast-dark"
 BRAND = (
@@ -80,9 +85,9 @@ def make_front(text):
     """Return the first page: README.md, how the app grows, and the lists of pages."""
     # The badges are for the repository's own page.
     text = re.sub(r"^\[!\[.*\n\n", "", text, flags=re.MULTILINE)
-    if REPOSITORY:
-        link = f"[this repository](https://github.com/{REPOSITORY})"
-        text = text.replace("this repository", link)
+    if ADDRESS:
+        text = text.replace("this repository", f"[this repository]({ADDRESS})")
+        text = text.replace("git clone ADDRESS", f"git clone {ADDRESS}")
     lists = {}
     for part, rows in re.findall(r"^### (.+)\n([^#]*)", text, re.MULTILINE):
         lists[part] = re.findall(r"\((chapters/\d[^)]*)\.md\)", rows)
@@ -118,9 +123,12 @@ def add_to_context(app, page, template, context, doctree):
 
 
 def add_files(app, failure):
-    """Make each index.html, and the picture that other sites show."""
+    """Make each index.html, the pictures of the first page, and the one that other sites show."""
     for page in app.outdir.rglob("README.html"):
         shutil.copy(page, page.with_name("index.html"))
+    # README.md names these two in HTML, which Sphinx leaves as it is.
+    for name in ("picture.svg", "parts.svg"):
+        shutil.copy(ROOT / "docs" / name, app.outdir / "docs" / name)
     picture = novasvg.Document.load_from_file(str(ROOT / "docs/picture.svg"))
     picture.render_to_bitmap(1460).write_to_png(str(app.outdir / "_static/card.png"))
 
