@@ -1,7 +1,6 @@
-"""Chapter 12's compose.yml in Docker, as `make chapter-12-up` starts it: `make test-docker` runs this."""
+"""Chapter 12's compose.yml in Docker, as `make chapter-12-up` starts it: make test-docker."""
 
 import json
-import os
 import subprocess
 import time
 from collections import Counter
@@ -13,12 +12,11 @@ from course.containers import compose_program
 from course.environment import STACK, free_port
 from course.waiting import wait_until
 
-pytest_plugins = "checkout"
+pytest_plugins = "support.checkout"
 
 CHAPTER = "chapters/12-production"
 SERVICES = ["beat", "flower", "ledger", "redis", "web", "worker"]
-# Of load, in which each service is killed in turn.
-SECONDS = int(os.environ.get("CHAPTER_12_SECONDS") or 45)
+SECONDS_BETWEEN_CRASHES = 5
 PASSWORD = "swordfish"
 NEW_TASK = """
 
@@ -26,17 +24,37 @@ NEW_TASK = """
 def neg_request(x):
     return -x
 """
-# A client as the page's server is: it has a record of what it sends, doesn't wait for a Redis that is down, and at the
-# end sends again what has no answer. Before that it hands out what killed workers held, as a worker does now and then.
-LOAD = f"""
-import json, time, uuid
+# A client like the page's server, which sends twenty tasks a second until it receives SIGUSR1. It
+# records what it sends, doesn't wait for a Redis that is down, and at the end sends again what has
+# no result. Before that it restores what killed workers held, as a worker does now and then.
+LOAD = """
+import itertools, json, signal, time, uuid
 import web
 from celery.result import denied_join_result
 from tasks import add_request, enter_request
 
+record = {}
+refused = 0
+stopping = False
+
+def stop(*_):
+    global stopping
+    stopping = True
+
 def send(number, id):
-    task, arguments = (enter_request, [str(number), 1]) if number % 2 else (add_request, [number, number])
-    task.apply_async(arguments, task_id=id)
+    if number % 2:
+        enter_request.apply_async([str(number), 1], task_id=id)
+    else:
+        add_request.apply_async([number, number], task_id=id)
+
+def send_until_accepted(number, id):
+    global refused
+    while True:
+        try:
+            return send(number, id)
+        except Exception:
+            refused += 1
+            time.sleep(0.2)
 
 def is_missing(id):
     try:
@@ -50,242 +68,321 @@ def wait(left, seconds):
         time.sleep(1)
         with web.celery.connection_for_write() as connection:
             connection.default_channel.qos.restore_visible(num=100)
-        left = {{number: id for number, id in left.items() if is_missing(id)}}
+        left = {number: id for number, id in left.items() if is_missing(id)}
     return left
 
-record, refused, begin = {{}}, 0, time.monotonic()
+signal.signal(signal.SIGUSR1, stop)
+begin = time.monotonic()
 with denied_join_result():
-    for number in range({SECONDS} * 20):
+    for number in itertools.count():
+        if stopping:
+            break
         time.sleep(max(0, begin + number / 20 - time.monotonic()))
         record[number] = str(uuid.uuid4())
-        while True:
-            try:
-                send(number, record[number])
-                break
-            except Exception:
-                refused += 1
-                time.sleep(0.2)
-    sent = time.monotonic() - begin
+        send_until_accepted(number, record[number])
     gone = wait(record, 60)
-    for each in gone.items():
-        send(*each)
+    for number, id in gone.items():
+        send(number, id)
     lost = wait(gone, 30)
-print(json.dumps(dict(sent=len(record), seconds=sent, refused=refused, gone=len(gone), lost=len(lost))))
+counts = {"sent": len(record), "refused": refused, "gone": len(gone), "lost": len(lost)}
+print(json.dumps(counts))
 """
-COUNT = "import sqlite3; print(*sqlite3.connect('ledger.db').execute('SELECT count(*), total(amount) FROM entries').fetchone())"
+COUNT_ENTRIES = """
+import sqlite3
+query = "SELECT count(*), total(amount) FROM entries"
+print(*sqlite3.connect("ledger.db").execute(query).fetchone())
+"""
+
+
+def service_of(container):
+    return container["Config"]["Labels"]["com.docker.compose.service"]
 
 
 class Production:
     """The chapter's containers, in a copy of the checkout."""
 
     def __init__(self, checkout):
-        self.checkout, self.folder = checkout, checkout.folder / CHAPTER
-        self.ports = {"WEB_PORT": free_port(), "FLOWER_PORT": free_port()}
+        self.checkout = checkout
+        self.folder = checkout.folder / CHAPTER
+        self.ports = {"web": free_port(), "flower": free_port()}
+        self.load_name = f"celery-course-load-{self.ports['web']}"
+        self.port_variables = {
+            "WEB_PORT": str(self.ports["web"]),
+            "FLOWER_PORT": str(self.ports["flower"]),
+        }
 
     def up(self, options=""):
-        ports = " ".join(f"{name}={port}" for name, port in self.ports.items())
-        self.checkout.make(f"chapter-12-up {ports} {options}")
+        variables = [f"{name}={port}" for name, port in self.port_variables.items()]
+        self.checkout.make(f"chapter-12-up {' '.join(variables)} {options}")
 
-    def compose(self, *words, **options):
-        """Start a compose command as it is typed in the chapter's folder, on the project that make has started."""
-        project = self.all()["redis"]["Config"]["Labels"]["com.docker.compose.project"]
-        env = self.checkout.env | {name: str(port) for name, port in self.ports.items()}
-        command = [*compose_program(), "-p", project, *words]
+    def compose(self, *words, output=subprocess.DEVNULL):
+        """Start a compose command as a learner types it in the chapter's folder; return it.
+
+        It runs on the project that make has started.
+        """
+        project = self.by_service()["redis"]["Config"]["Labels"]["com.docker.compose.project"]
         return subprocess.Popen(
-            command, cwd=self.folder, env=env, stdin=subprocess.DEVNULL, text=True, **options
+            [*compose_program(), "-p", project, *words],
+            cwd=self.folder,
+            env=self.checkout.env | self.port_variables,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
 
-    def list(self):
-        """Return what Docker says about each container."""
+    def assert_compose(self, *words):
+        """Fail unless a compose command succeeds within two minutes."""
+        status = self.compose(*words).wait(120)
+        assert status == 0, (
+            f"compose {' '.join(words)} should exit with 0, but it exited with {status}."
+        )
+
+    def containers(self):
+        """Return what Docker says about each container of a service."""
         label = f"--filter=label=com.docker.compose.project.working_dir={self.folder.resolve()}"
         service = "--filter=label=com.docker.compose.oneoff=False"
         ids = docker("ps", "--all", "--quiet", label, service).split()
-        return json.loads(docker("inspect", *ids)) if ids else []
+        if not ids:
+            return []
+        return json.loads(docker("inspect", *ids))
 
-    def all(self):
-        """The same by service."""
-        return {
-            each["Config"]["Labels"]["com.docker.compose.service"]: each for each in self.list()
-        }
+    def by_service(self):
+        """Return what Docker says about one container of each service, by its name."""
+        return {service_of(container): container for container in self.containers()}
 
-    def unwell(self):
-        """Return the services that aren't healthy, as text."""
-        states = {name: each["State"] for name, each in self.all().items()}
-        return ", ".join(
-            name for name in SERVICES if '"Status": "healthy"' not in json.dumps(states.get(name))
-        )
+    def unhealthy(self):
+        """Return the services that aren't healthy."""
+        containers = self.by_service()
+        unhealthy = []
+        for name in SERVICES:
+            state = containers.get(name, {}).get("State", {})
+            if state.get("Health", {}).get("Status") != "healthy":
+                unhealthy.append(name)
+        return unhealthy
 
-    def within_a_minute(self, when):
-        wait_until(lambda: not self.unwell(), 60)
-        unwell = self.unwell()
-        assert not unwell, (
-            f"All services should be healthy within a minute {when}; these aren't: {unwell}."
+    def assert_healthy(self, when):
+        """Fail unless all services are healthy within a minute."""
+        wait_until(lambda: not self.unhealthy(), 60)
+        unhealthy = self.unhealthy()
+        assert not unhealthy, (
+            f"All services should be healthy within a minute {when}, but these aren't:"
+            f" {', '.join(unhealthy)}."
         )
 
     def crash(self, service):
-        """Kill the first process of a service from outside, as a system without memory does; wait until it is back."""
-        state = self.all()[service]["State"]
-        kill = [
-            "--user=0",
-            "--entrypoint=sh",
-            f"celery-course-production:{STACK}",
-            "-c",
-            f"kill -9 {state['Pid']}",
-        ]
-        docker("run", "--rm", "--pid=host", *kill)
-        back = wait_until(
-            lambda: self.all()[service]["State"]["StartedAt"] > state["StartedAt"], 20
-        )
-        assert back, (
-            f"The service {service} should start again when it is killed, and doesn't within 20 seconds."
+        """Kill a service's first process from outside, as a system without memory does.
+
+        Fail unless it is started again within 20 seconds.
+        """
+        state = self.by_service()[service]["State"]
+        image = f"celery-course-production:{STACK}"
+        shell = ["--user=0", "--entrypoint=sh", image, "-c"]
+        docker("run", "--rm", "--pid=host", *shell, f"kill -9 {state['Pid']}")
+
+        def is_back():
+            return self.by_service()[service]["State"]["StartedAt"] > state["StartedAt"]
+
+        assert wait_until(is_back, 20), (
+            f"The service {service} should start again within 20 seconds when it is killed,"
+            " but it didn't."
         )
 
     def ask(self, path, numbers=None):
-        data = numbers and json.dumps(numbers).encode()
-        url = f"http://127.0.0.1:{self.ports['WEB_PORT']}{path}"
-        with urlopen(
-            Request(url, data, {"Content-Type": "application/json"}), timeout=10
-        ) as answer:
-            return json.load(answer)
+        """GET a path of the page, or POST numbers to it; return what the JSON says."""
+        data = None
+        if numbers:
+            data = json.dumps(numbers).encode()
+        url = f"http://127.0.0.1:{self.ports['web']}{path}"
+        request = Request(url, data, {"Content-Type": "application/json"})
+        with urlopen(request, timeout=10) as response:
+            return json.load(response)
 
 
-def run(production):
-    """Who runs, what listens, what is limited, and who knows the password."""
-    for name, each in production.all().items():
-        config, host = each["Config"], each["HostConfig"]
-        lines = docker("top", each["Id"], "-o", "uid,pid,args").splitlines()[1:]
-        users = {line.split()[0] for line in lines}
-        assert not users & {"0", "root"}, (
-            f"{name} should not run as root, its processes are {lines}."
-        )
-        assert host["ReadonlyRootfs"] and host["Memory"], (
-            f"{name} should have a read-only root and limited memory."
-        )
-        ports = {"web": "WEB_PORT", "flower": "FLOWER_PORT"}
-        wanted = [f"127.0.0.1:{production.ports[ports[name]]}"] if name in ports else []
-        found = [line.split()[-1] for line in docker("port", each["Id"]).splitlines()]
-        assert found == wanted, f"{name} should be published as {wanted}, it is as {found}."
-        log = subprocess.run(
-            ["docker", "logs", each["Id"]], capture_output=True, text=True, check=True
-        )
-        shown = json.dumps(each) + "".join(lines) + log.stdout + log.stderr
-        assert PASSWORD not in shown, (
-            f"Nobody should read the password in what Docker tells of {name}."
-        )
-        image = config["Image"]
-        if not image.startswith("redis"):
-            files = docker("run", "--rm", "--entrypoint=ls", image, "-A", "/app").split()
-            assert "redis_password" not in files, (
-                f"The image should not have the password, it has {files}."
-            )
-    redis = production.all()["redis"]["Id"]
-    said = docker("exec", redis, "redis-cli", "ping").strip()
-    assert said.startswith("NOAUTH"), f"Redis should want a password, and without one says {said}."
+def assert_secured(production, name, container):
+    """Fail if a service runs as root, may write to its root, or has no limit on memory."""
+    lines = docker("top", container["Id"], "-o", "uid,pid,args").splitlines()[1:]
+    users = {line.split()[0] for line in lines}
+    assert not users & {"0", "root"}, (
+        f"{name} should not run as root, but its processes are {lines}."
+    )
+    host = container["HostConfig"]
+    assert host["ReadonlyRootfs"], f"{name} should have a read-only root, but it doesn't."
+    assert host["Memory"], f"{name} should have a limit on memory, but it has none."
+    wanted = []
+    if name in production.ports:
+        wanted = [f"127.0.0.1:{production.ports[name]}"]
+    found = [line.split()[-1] for line in docker("port", container["Id"]).splitlines()]
+    assert found == wanted, f"{name} should be published as {wanted}, but it is as {found}."
+
+
+def assert_password_hidden(name, container):
+    """Fail if Docker shows the password of a service, or if its image has it."""
+    log = subprocess.run(
+        ["docker", "logs", container["Id"]], capture_output=True, text=True, check=True
+    )
+    processes = docker("top", container["Id"], "-o", "uid,pid,args")
+    shown = json.dumps(container) + processes + log.stdout + log.stderr
+    assert PASSWORD not in shown, (
+        f"Docker should not show the password of {name}, but its inspect, top or logs do."
+    )
+    image = container["Config"]["Image"]
+    if image.startswith("redis"):
+        return
+    files = docker("run", "--rm", "--entrypoint=ls", image, "-A", "/app").split()
+    assert "redis_password" not in files, (
+        f"The image {image} should not have the password, but it has the file redis_password."
+    )
+
+
+def assert_running(production):
+    """Fail unless the services are secured, and the page and Flower work."""
+    for name, container in production.by_service().items():
+        assert_secured(production, name, container)
+        assert_password_hidden(name, container)
+    redis = production.by_service()["redis"]["Id"]
+    reply = docker("exec", redis, "redis-cli", "ping").strip()
+    assert reply.startswith("NOAUTH"), (
+        f"Redis should require a password, but without one it replies {reply}."
+    )
     id = production.ask("/sums", [1, 2, 3])["id"]
-    done = {"state": "SUCCESS", "result": 6}
-    wait_until(lambda: production.ask(f"/sums/{id}") == done, 10)
+    wanted = {"state": "SUCCESS", "result": 6}
+    wait_until(lambda: production.ask(f"/sums/{id}") == wanted, 10)
     found = production.ask(f"/sums/{id}")
-    assert found == done, f"The page should tell {done} of a sum, it tells {found}."
-    with urlopen(
-        f"http://127.0.0.1:{production.ports['FLOWER_PORT']}/metrics", timeout=10
-    ) as answer:
-        told = answer.read().decode()
+    assert found == wanted, f"The page should answer {wanted} for a sum, but it answered {found}."
+    metrics_url = f"http://127.0.0.1:{production.ports['flower']}/metrics"
+    with urlopen(metrics_url, timeout=10) as response:
+        metrics = response.read().decode()
     for name in "flower_worker_online", "flower_events_total", "flower_task_runtime_seconds":
-        assert name in told, f"Flower should have the metric {name}."
+        assert name in metrics, f"Flower should have the metric {name}, but it doesn't."
+
+
+def update_workers(production):
+    """Give the workers a new version, as the lesson does; fail if anything else is replaced."""
+    with (production.folder / "tasks/math.py").open("a") as code:
+        code.write(NEW_TASK)
+    before = production.by_service()
+    cancel = ["exec", "-T", "worker", "celery", "-A", "tasks", "control", "cancel_consumer"]
+    production.assert_compose("build", "worker")
+    production.assert_compose(*cancel, "celery")
+    production.assert_compose(*cancel, "ledger")
+    time.sleep(2)
+    production.assert_compose("up", "-d", "--no-deps", "worker", "ledger")
+    replaced = set()
+    for name, container in production.by_service().items():
+        if container["Id"] != before[name]["Id"]:
+            replaced.add(name)
+    assert replaced == {"worker", "ledger"}, (
+        f"An update should replace the workers alone, but it replaced {replaced}."
+    )
+
+
+def start_load(production):
+    """Start LOAD beside the services; return its process once its container runs."""
+    run = ["run", "--rm", "-T", "--no-deps", "--name", production.load_name]
+    load = production.compose(*run, "worker", "python", "-c", LOAD, output=subprocess.PIPE)
+
+    def is_running():
+        return docker("ps", "--quiet", f"--filter=name={production.load_name}")
+
+    assert wait_until(is_running, 30), (
+        "The load's container should run within 30 seconds, but it doesn't."
+    )
+    return load
+
+
+def stop_load(production, load):
+    """Let LOAD send no more tasks, and wait for the results; return its counts."""
+    assert load.poll() is None, (
+        f"The load should run until the update is over, but it exited with {load.poll()}."
+    )
+    docker("kill", "--signal=USR1", production.load_name)
+    output, _ = load.communicate(timeout=150)
+    print(output)  # for pytest -s
+    return json.loads(output)
 
 
 def kill_each(production):
-    """Twenty tasks a second, while each service crashes in turn and the workers get a new version."""
-    words = ["run", "--rm", "-T", "--no-deps", "worker", "python", "-c", LOAD]
-    load = production.compose(*words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    pause = SECONDS / (len(SERVICES) + 2)
-    time.sleep(pause)
+    """Send twenty tasks a second while each service crashes in turn and the workers are updated."""
+    load = start_load(production)
+    time.sleep(SECONDS_BETWEEN_CRASHES)
     for service in SERVICES:
-        began = time.monotonic()
+        begin = time.monotonic()
         production.crash(service)
-        time.sleep(max(0, began + pause - time.monotonic()))
-    with (production.folder / "tasks/math.py").open("a") as code:
-        code.write(NEW_TASK)
-    before = {name: each["Id"] for name, each in production.all().items()}
-    to = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    cancel = ["exec", "-T", "worker", "celery", "-A", "tasks", "control", "cancel_consumer"]
-    for words in ["build", "worker"], [*cancel, "celery"], [*cancel, "ledger"]:
-        assert not production.compose(*words, **to).wait(120), (
-            f"{words} should succeed while tasks arrive."
-        )
-    time.sleep(2)
-    update = production.compose("up", "-d", "--no-deps", "worker", "ledger", **to).wait(120)
-    assert not update and load.poll() is None, "The workers should be replaced while tasks arrive."
-    new = {name for name, each in production.all().items() if each["Id"] != before[name]}
-    assert new == {"worker", "ledger"}, (
-        f"An update should replace the workers alone, it replaced {new}."
+        time.sleep(max(0, begin + SECONDS_BETWEEN_CRASHES - time.monotonic()))
+    update_workers(production)
+    found = stop_load(production, load)
+    assert found["lost"] == 0, (
+        f"Every task should have a result, some after they were sent again, but the counts are"
+        f" {found}."
     )
-    said, _ = load.communicate(timeout=SECONDS + 120)
-    found = json.loads(said)
-    print(found)  # for -s
-    assert not found["lost"], (
-        f"Every task should have a result, some after it was sent again: {found}"
-    )
-    # One with each kill of a worker and of Redis, at most, and one whose result could not be told.
+    # At most one message for each kill of a worker and of Redis, and one result that was lost.
     assert found["gone"] <= 4, (
-        f"A kill should take one message with it at most, and an update none: {found}"
+        f"A kill should lose one message at most, and an update none, but the counts are {found}."
     )
-    ledger = production.all()["ledger"]["Id"]
-    wanted = f"{found['sent'] // 2} {found['sent'] / 2}"
-    entries = docker("exec", ledger, "python", "-c", COUNT).strip()
+    ledger = production.by_service()["ledger"]["Id"]
+    count = found["sent"] // 2
+    wanted = f"{count} {float(count)}"
+    entries = docker("exec", ledger, "python", "-c", COUNT_ENTRIES).strip()
     assert entries == wanted, (
-        f"Each entry should be in the ledger once, {wanted} in all; there are {entries}."
+        f"Each entry should be in the ledger once, {wanted} in all, but the count and the total are"
+        f" {entries}."
     )
-    production.within_a_minute("after they were killed")
+    production.assert_healthy("after they were killed")
 
 
 def kill_by_docker(production):
-    """`docker kill` is a wish; `make chapter-12-up` fulfils the other."""
-    before = production.all()
+    """A service stays down after `docker kill`, until `make chapter-12-up` starts it again."""
+    before = production.by_service()
     docker("kill", before["beat"]["Id"])
     time.sleep(3)
-    status = production.all()["beat"]["State"]["Status"]
-    assert status == "exited", f"A service should stay down after docker kill; beat is {status}."
+    status = production.by_service()["beat"]["State"]["Status"]
+    assert status == "exited", (
+        f"A service should stay down after docker kill, but beat is {status}."
+    )
     production.up("WORKERS=2")
-    counts = Counter(
-        each["Config"]["Labels"]["com.docker.compose.service"] for each in production.list()
+    counts = Counter(map(service_of, production.containers()))
+    assert counts == Counter([*SERVICES, "worker"]), (
+        f"WORKERS=2 should start a second worker, but the containers are {dict(counts)}."
     )
-    assert counts == Counter(SERVICES) + Counter(["worker"]), (
-        f"There should be a second worker: {counts}."
+    redis = production.by_service()["redis"]
+    assert redis["Id"] == before["redis"]["Id"], (
+        "make chapter-12-up should leave alone what runs, but it replaced Redis."
     )
-    after = production.all()
-    assert after["redis"]["State"] == before["redis"]["State"] or (
-        after["redis"]["Id"] == before["redis"]["Id"]
-    ), "What runs should be left alone."
-    production.within_a_minute("after make chapter-12-up")
+    production.assert_healthy("after make chapter-12-up")
+
+
+def assert_compose_file_is_right(production):
+    done = subprocess.run(
+        [*compose_program(), "config", "--quiet"],
+        cwd=production.folder,
+        env=production.checkout.env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    output = done.stdout + done.stderr
+    assert not output, f"compose should find nothing wrong with compose.yml, but it says: {output}"
 
 
 def test_production(checkout):
     production = Production(checkout)
     (production.folder / "redis_password").write_text(PASSWORD + "\n")
-    # What a killed worker held may be handed out again sooner.
+    # Hand out sooner what a killed worker held.
     config = production.folder / "celeryconfig.py"
-    config.write_text(
-        config.read_text().replace('"visibility_timeout": 100', '"visibility_timeout": 5')
-    )
-    config = [*compose_program(), "config", "--quiet"]
-    done = subprocess.run(
-        config, cwd=production.folder, env=checkout.env, capture_output=True, text=True, check=False
-    )
-    said = done.stdout + done.stderr
-    assert not said, f"compose should find nothing wrong with compose.yml, and says: {said}"
+    settings = config.read_text()
+    config.write_text(settings.replace('"visibility_timeout": 100', '"visibility_timeout": 5'))
+    assert_compose_file_is_right(production)
     production.up()
-    production.within_a_minute("after the start")
+    production.assert_healthy("after the start")
     logs = checkout.terminal("make logs")
-    for part in run, kill_each, kill_by_docker:
-        part(production)
+    assert_running(production)
+    kill_each(production)
+    kill_by_docker(production)
     checkout.make("down")
-    left = [each["Name"] for each in production.list()]
-    assert not left, f"make down should remove all containers, it left {left}."
+    left = [container["Name"] for container in production.containers()]
+    assert not left, f"make down should remove all containers, but it left {left}."
     logs.ends()
     shown = logs.text()
-    assert (
-        "tasks.math.add_request" in shown
-        and "tasks.ledger.enter_request" in shown
-        and "web" in shown
-    ), "make logs should show what all services log."
+    for text in "tasks.math.add_request", "tasks.ledger.enter_request", "web":
+        assert text in shown, f"make logs should show what all services log, but {text} is missing."
