@@ -22,7 +22,7 @@ def find_chapters():
 
 
 def find_written_files():
-    """Return patterns of the files that chapters write when they run, from their .gitignore files."""
+    """Return patterns of the files that chapters write, from their .gitignore files."""
     patterns = set()
     for path in ROOT.glob("chapters/*/.gitignore"):
         for line in path.read_text().split():
@@ -49,7 +49,7 @@ def find_chapter(number):
 
 
 def find_folder(number, home="chapters"):
-    """Return the folder that DIR names, or else the chapter's in chapters/ or my/; exit if it isn't."""
+    """Return the folder that DIR names, or else the chapter's in home; exit if it is missing."""
     name = find_chapter(number)
     named = os.environ.get("DIR")
     path = Path(named or ROOT / home / name).expanduser().resolve()

@@ -207,30 +207,47 @@ def check_workers(app, client, mark, number):
     return bool(marked or listeners)
 
 
-def describe_messages(app, client, number, other_is_up):
-    """Say which messages wait and what this worker does with them; wait if it drops some."""
-    taken = client.hlen("unacked")
-    if taken and not other_is_up:
-        print(
-            f"{taken} taken and unfinished: a worker that was killed had these messages. They go"
-            " back into the queue after the visibility timeout, an hour unless you set it."
-        )
+def count_waiting(app, client):
+    """Return how many waiting messages call each task, with None for unreadable ones, and how
+    many more there are than were read.
+    """
     counts = Counter()
     unread = 0
     for queue in app.amqp.queues:
         unread += max(0, client.llen(queue) - READ_MESSAGES)
         for message in client.lrange(queue, -READ_MESSAGES, -1):
             counts[read_task(message)] += 1
-    if not counts:
-        return
+    return counts, unread
+
+
+def list_waiting(counts, unread):
+    """Return a phrase that names the waiting messages."""
     parts = []
     for name, count in counts.items():
         parts.append(f"{count} of {name}" if name else f"{count} unreadable")
     if unread:
         parts.append(f"{unread} more")
+    return ", ".join(parts)
+
+
+def describe_taken(client):
+    """Say how many messages a killed worker has left."""
+    taken = client.hlen("unacked")
+    if taken:
+        print(
+            f"{taken} taken and unfinished: a worker that was killed had these messages. They go"
+            " back into the queue after the visibility timeout, an hour unless you set it."
+        )
+
+
+def describe_messages(app, client, number):
+    """Say which messages wait and what this worker does with them; wait if it drops some."""
+    counts, unread = count_waiting(app, client)
+    if not counts:
+        return
+    sentences = [f"Waiting in the queue: {list_waiting(counts, unread)}"]
     unreadable = counts.pop(None, 0)
     unknown = sorted(counts.keys() - app.tasks.keys())
-    sentences = [f"Waiting in the queue: {', '.join(parts)}"]
     if len(counts) > len(unknown):
         sentences.append("this worker runs them")
     if unknown:
@@ -271,6 +288,7 @@ def prepare(number, options=(), in_containers=False):
         if not in_containers:
             node = find_node(options)
         mark = Mark(folder, node, files)
-        other_is_up = check_workers(app, client, mark, number)
-        describe_messages(app, client, number, other_is_up)
+        if not check_workers(app, client, mark, number):
+            describe_taken(client)
+        describe_messages(app, client, number)
     return files, client

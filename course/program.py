@@ -23,10 +23,7 @@ NEED_SERVER = {"flower", "watch.py"}
 def has_needed(top, program):
     """Return whether a folder has the file that this program needs."""
     name, pattern = NEEDED[program]
-    for path in top.rglob(name):
-        if re.search(pattern, path.read_text("latin-1")):
-            return True
-    return False
+    return any(re.search(pattern, path.read_text("latin-1")) for path in top.rglob(name))
 
 
 def check_folder(program):

@@ -6,7 +6,7 @@ STEP_SECONDS = 10  # that a step of an attempt may take, and importing its files
 
 
 def wait_until(condition, seconds=10.0):
-    """Call condition() every 20 ms until it is true, for at most these seconds; return its value."""
+    """Call condition() every 20 ms until it is true or these seconds are over; return its value."""
     end = time.monotonic() + seconds
     value = condition()
     while not value and time.monotonic() < end:

@@ -120,8 +120,8 @@ def test_killed_server_loses_at_most_the_message_on_its_way(checkout, turn):
     # Celery takes a message off the queue and then writes down that it has it: between the two,
     # the message is lost. A task that is running then can't store its result.
     wrong = []
-    for number, id in enumerate(ids):
-        meta = json.loads(checkout.redis.get(f"celery-task-meta-{id}") or "{}")
+    for number, task_id in enumerate(ids):
+        meta = json.loads(checkout.redis.get(f"celery-task-meta-{task_id}") or "{}")
         if meta.get("result") != 2 * number:
             wrong.append((number, meta))
     unacked = checkout.redis.hlen("unacked")

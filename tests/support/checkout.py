@@ -125,9 +125,9 @@ class Checkout:
         """Call the task of chapter 2; return its id."""
         return self.client.send_task("tasks.add", (x, y)).id
 
-    def gives(self, id, wanted):
+    def gives(self, task_id, wanted):
         """Fail unless the result of a task is this within 20 seconds."""
-        meta = wait_until(lambda: self.redis.get(f"celery-task-meta-{id}"), 20)
+        meta = wait_until(lambda: self.redis.get(f"celery-task-meta-{task_id}"), 20)
         shown = "\n".join(terminal.text() for terminal in self.terminals)
         assert meta, f"The task should return {wanted}, but there is no result:\n{shown}"
         found = json.loads(meta)["result"]

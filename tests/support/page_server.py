@@ -64,11 +64,11 @@ class PageServer:
         status, headers, body = self.ask("/sums", numbers)
         what = f"POST /sums with {numbers}"
         assert status == 202, f"{what} should answer 202, but it answered {status} {body}."
-        id = text_in(body, "id")
-        assert id, f'{what} should answer {{"id": "..."}}, but it answered {body}.'
+        sum_id = text_in(body, "id")
+        assert sum_id, f'{what} should answer {{"id": "..."}}, but it answered {body}.'
         path = headers["Location"]
-        assert path == f"/sums/{id}", (
-            f"{what} should have the header Location: /sums/{id}, but it has {path!r}."
+        assert path == f"/sums/{sum_id}", (
+            f"{what} should have the header Location: /sums/{sum_id}, but it has {path!r}."
         )
         return path
 
