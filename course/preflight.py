@@ -86,10 +86,10 @@ def describe_problem(error, place):
         return f"{place} wants a password: {instead} redis://:PASSWORD@HOST:PORT/0."
     if isinstance(error, redis.ResponseError):
         return f"{place} refuses writes ({error}): {instead} another server's URL."
-    return (
-        f"No Redis answers at {place} ({error}): make redis starts one, or {instead} a server's"
-        " URL, or unset both."
-    )
+    other = f"{instead} a server's URL, or unset both"
+    if place.startswith("REDIS_PORT="):
+        other = "unset REDIS_PORT"
+    return f"No Redis answers at {place} ({error}): make redis starts one, or {other}."
 
 
 def connect(url, setting, variable):

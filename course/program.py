@@ -17,7 +17,7 @@ NEEDED = {
 }
 USUAL_PORTS = {"flower": 5555, "uvicorn": 8000}
 # These end in a traceback, or wait in silence, without a server.
-NEED_SERVER = {"flower", "watch.py"}
+NEED_SERVER = {"flower", "purge", "watch.py"}
 
 
 def has_needed(top, program):

@@ -6,12 +6,16 @@ import time
 from course.loaded import changed_files, loaded_files
 
 
-class StalePrompt:
+class StalePrompt(str):
     """The text >>>, below a warning at the first input after a file was saved.
 
     Python's basic prompt asks for the text once an input; the prompt of Python 3.13 and later asks
-    again at each key, and must get the same text.
+    again at each key, and must get the same text. It looks for line breaks in the prompt before it
+    asks, so this is a string.
     """
+
+    def __new__(cls, _folder):
+        return super().__new__(cls, ">>> ")
 
     def __init__(self, folder):
         self.folder = folder

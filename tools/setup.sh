@@ -52,8 +52,7 @@ case $set in
 site) purpose="building the pages" ;;
 *) purpose="a worker and a prompt" ;;
 esac
-count=$(grep -c '^[a-z]' "$lock")
-echo "Setting up $env: $count packages, for $purpose."
+echo "Setting up $env, for $purpose."
 # A Python that uv brings stays in the checkout. Copies, not links: an edit in a package must not
 # reach uv's cache.
 export UV_PYTHON_INSTALL_DIR="$PWD/.course/python" UV_LINK_MODE=copy

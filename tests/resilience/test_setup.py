@@ -1,4 +1,4 @@
-"""Set-up is interrupted, runs twice at once, meets a wrong package, no network, no Python. The caches of uv are warm."""
+"""Set-up is interrupted, runs twice at once, meets a wrong package or no network or Python."""
 
 import os
 import random
@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+
+import pexpect
 
 from course.chapters import ROOT
 from course.environment import PROGRAMS, STACK
@@ -97,3 +99,10 @@ def test_folder_is_not_ours_to_write(clone, tmp_path):
             folder.chmod(0o555)
         checkout.make(command, sentence, fails=True, PATH=f"{tmp_path}:{os.environ['PATH']}")
         (checkout.folder / ".course").chmod(0o755)
+
+
+def test_smaller_set_up_after_a_larger_one_does_nothing(clone):
+    checkout = clone(*UV)
+    checkout.make("setup-web", "for a worker, Flower and the web page.")
+    text = pexpect.run("make setup", cwd=checkout.folder, env=checkout.env, encoding="utf-8")
+    assert not text, f"make setup should have nothing to do, but it said {text}."

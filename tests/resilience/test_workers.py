@@ -1,4 +1,4 @@
-"""A worker is started where it cannot serve or would do harm; a worker is stopped, and leaves nothing behind."""
+"""A worker that cannot serve or would do harm is refused; one that is stopped leaves nothing."""
 
 import random
 import re
