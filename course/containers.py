@@ -71,7 +71,8 @@ def compose(*words, chapter=None, **options):
         workers = sorted(ROOT.glob(f"chapters/{chapter or '*'}/workers.yml"))
         files = [ROOT / "docker-compose.yml", *workers]
     env = os.environ | {
-        "CHAPTER": (chapter or "").partition("-")[0],
+        # Compose wants a value even for services that don't start.
+        "CHAPTER": (chapter or "1").partition("-")[0],
         "COMPOSE_FILE": os.pathsep.join(str(file) for file in files),
         # Compose labels the containers with PWD if that is the working directory.
         "PWD": str(ROOT),

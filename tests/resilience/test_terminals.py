@@ -104,7 +104,8 @@ def show_urls(checkout, **env):
 def test_port_reaches_what_is_typed(checkout):
     (checkout.folder / "chapters" / "1-first-steps" / "tasks.py").write_text(
         "from celery import Celery\n"
-        'app = Celery("tasks", broker="redis://127.0.0.1:6379/0", backend="redis://localhost:6379")\n'
+        'app = Celery("tasks", broker="redis://127.0.0.1:6379/0",'
+        ' backend="redis://localhost:6379")\n'
     )
     moved = [f"redis://127.0.0.1:{checkout.port}/0", f"redis://localhost:{checkout.port}"]
     usual = ["redis://127.0.0.1:6379/0", "redis://localhost:6379"]

@@ -63,7 +63,7 @@ def test_messages_wait(checkout):
     ],
 )
 def test_malformed_message_ends_no_worker_one_or_all(checkout, part, malformed, ends):
-    """In a message of Celery's own, this part is replaced. Two workers stand for all that take it."""
+    """This part of a message is replaced. Two workers stand for all that take it."""
     checkout.make("redis")
     checkout.add(1, 1)
     checkout.redis.lpush("celery", re.sub(part, malformed, checkout.redis.lpop("celery"), count=1))
@@ -210,7 +210,7 @@ def test_suite_in_awkward_folders(checkout):
 
 
 def busy_worker(checkout, late, seconds=2):
-    """Return a worker of chapter 2, acknowledging late or not, and the id of the task that it runs for so long."""
+    """Return a worker of chapter 2 and the id of a task that it runs for these seconds."""
     checkout.edit(
         "2-configuration/tasks.py", "result =", f"__import__('time').sleep({seconds})\n    result ="
     )
@@ -251,7 +251,7 @@ def test_stop_while_a_task_runs(checkout, late, turn):
     checkout.make("redis")
     checkout.gives(task, 8)
     if STACK == "latest" and (late or wait_until(lambda: not worker.processes(), 3)):
-        # Celery 5.7 acknowledges the old task on the old connection, and ends: always late, rarely else.
+        # Celery 5.7 acknowledges the old task on the old connection and exits: always if late.
         worker.expect("'NoneType' object has no attribute 'hostname'")
         worker.ends()
         checkout.worker(2)
