@@ -22,8 +22,8 @@ from course.chapters import (
 
 
 def copy(source, folder):
-    """Copy an app, without its lesson and what is hidden, compiled or written by a run."""
-    ignored = shutil.ignore_patterns("README.md", *NOT_CODE)
+    """Copy an app, without its lesson, its experiments and what is hidden, compiled or written."""
+    ignored = shutil.ignore_patterns("README.md", "experiments.py", *NOT_CODE)
     shutil.copytree(source, folder, ignore=ignored, dirs_exist_ok=True)
 
 

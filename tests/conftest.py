@@ -5,6 +5,7 @@ pytest-celery's own fixtures get these as their nodes.
 
 import os
 import re
+import runpy
 import shutil
 import signal
 from pathlib import Path
@@ -192,6 +193,16 @@ def ledger(app, folder):
     path = folder / "ledger.db"
     path.unlink(missing_ok=True)
     return path
+
+
+@pytest.fixture
+def bank(app, number):
+    """The chapter's bank, in a good mood, at the address that the worker of the test knows."""
+    path = ROOT / "chapters" / find_chapter(number) / "bank.py"
+    bank = runpy.run_path(str(path))["Bank"]()
+    yield bank
+    bank.shutdown()
+    bank.server_close()
 
 
 @pytest.fixture

@@ -1,232 +1,246 @@
-"""Chapter 6: a ledger whose entries are retried, limited in time, and safe to repeat."""
+"""Chapter 6: a bank that is asked again, if that may help, for a limited time."""
 
 import importlib
-import sqlite3
-from contextlib import closing, contextmanager
-from threading import Timer
+import pickle
+from http.client import HTTPConnection
 
 import pytest
-from celery import signals
 from support.assertions import (
+    assert_exported,
     assert_listed,
     assert_logged,
     assert_raises,
     assert_result,
     assert_setting,
-    assert_setting_includes,
     assert_task_returns,
+    fetch,
     find_task,
-    suggest_setting,
 )
-from support.names import ENTER, MATH_TASKS
-from support.signals import connected, pauses, retries
+from support.names import MATH_TASKS, RATE
+from support.signals import pauses, retries
 
 from course.waiting import wait_until
 
+# What the bank says a dollar costs.
+DOLLARS = 1.16
+
+
+def rates_module():
+    """Return the attempt's libs.rates, or fail."""
+    try:
+        return importlib.import_module("libs.rates")
+    except ImportError as error:
+        raise AssertionError(f"`import libs.rates` should work, but: {error}.") from None
+
+
+def find_exception(name):
+    """Return an exception of libs.rates, or fail."""
+    module = rates_module()
+    found = getattr(module, name, None)
+    assert found is not None, f"libs/rates.py should have an exception {name}."
+    return found
+
 
 @pytest.fixture
-def enter(ledger):
-    """The chapter's function."""
-    try:
-        return importlib.import_module("libs.ledger").enter
-    except (ImportError, AttributeError):
-        raise AssertionError("libs/ledger.py should have a function enter.") from None
+def rate(bank):
+    """The chapter's function, with a bank to ask."""
+    function = getattr(rates_module(), "rate", None)
+    assert function, "libs/rates.py should have a function rate."
+    return function
 
 
-@contextmanager
-def locked(path):
-    """Lock the ledger against writers; yield the connection that holds the lock."""
-    with closing(sqlite3.connect(path, isolation_level=None, check_same_thread=False)) as lock:
-        lock.execute("BEGIN IMMEDIATE")
-        yield lock
-
-
-def read_rows(path):
-    """Return the rows of the ledger's first table, whatever its name is."""
-    with closing(sqlite3.connect(path)) as db:
-        table = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchone()
-        if not table:
-            return []
-        return db.execute(f'SELECT * FROM "{table[0]}"').fetchall()
-
-
-def assert_balances(enter, *entries):
-    """Fail unless each entry (id, amount, balance), made in turn, returns its balance."""
-    for id, amount, balance in entries:
-        try:
-            found = enter(id, amount)
-        except sqlite3.OperationalError as error:
-            raise AssertionError(
-                f"enter({id!r}, {amount}) should return {balance}, but it raised {error}:"
-                " is a transaction still open, without a commit?"
-            ) from None
-        assert found == balance, (
-            f"enter({id!r}, {amount}) should return {balance}, but it returned {found!r}."
-        )
+def assert_asked(bank, wanted, what):
+    """Fail unless the bank was asked so many times."""
+    assert bank.asked == wanted, (
+        f"{what} should ask the bank {wanted} time(s), but it asked {bank.asked} time(s)."
+    )
 
 
 @pytest.mark.skipif(
     "config.option.docker",
-    reason="the lesson kills a worker, and a container would take the prompt down with it",
+    reason="the lesson's bank runs in the prompt, where the suites' containers can't reach it",
 )
 def test_lesson(lesson):
     lesson.holds()
 
 
 @pytest.mark.step(
-    '`libs.ledger.enter("rent", -500)` returns the balance, -500.0,'
-    " and keeps the entry in `ledger.db`",
-    "the-ledger",
+    '`libs.rates.rate("USD")` asks the bank at `BANK_URL`, `http://127.0.0.1:8099` by default,'
+    " and returns 1.16",
+    "a-bank",
 )
-def test_enter_keeps_an_amount(enter, ledger):
-    """Create the table if it isn't there, insert the row, and select the sum:
-    sqlite3.connect("ledger.db") makes the file."""
-    assert_balances(enter, ("rent", -500, -500.0))
-    assert ledger.exists(), "enter should keep its entries in ledger.db, but there is no such file."
-    count = len(read_rows(ledger))
-    assert count == 1, f"ledger.db should keep 1 entry, but it has {count}: is a commit missing?"
-    assert_balances(enter, ("pay", 2000, 1500.0))
+def test_rate(rate, bank):
+    """Open f"{BANK_URL}/rates/{currency}" with urlopen, and read the response with json.load.
+    os.environ.get takes a default."""
+    found = rate("USD")
+    assert found == DOLLARS, f'rate("USD") should return {DOLLARS}, but it returned {found!r}.'
+    assert_asked(bank, 1, 'rate("USD")')
 
 
-@pytest.mark.step("the same id again changes nothing", "the-ledger")
-def test_an_id_is_entered_once(enter):
-    """Make the id the table's PRIMARY KEY, and type INSERT OR IGNORE."""
+@pytest.mark.step(
+    "`rate` raises UnknownCurrency for a currency that the bank doesn't know, and BankError if the"
+    " bank answers 503 or keeps silent for five seconds",
+    "a-bank",
+)
+def test_rate_raises_exceptions_of_its_own(rate, bank, monkeypatch):
+    """urlopen raises HTTPError, which has a code, and OSError if nobody answers within its timeout.
+    Catch them, and raise your own."""
+    unknown, error = find_exception("UnknownCurrency"), find_exception("BankError")
+    with assert_raises(unknown, 'rate("XXX") should raise UnknownCurrency'):
+        rate("XXX")
+    bank.failures = 1
+    with assert_raises(error, "rate should raise BankError if the bank answers 503"):
+        rate("USD")
+    timeouts = []
+
+    def time_out(connection):
+        timeouts.append(connection.timeout)
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(HTTPConnection, "connect", time_out)
+    with assert_raises(error, "rate should raise BankError if the bank keeps silent"):
+        rate("USD")
+    assert timeouts == [5], f"urlopen should have a timeout of 5 seconds, but it has {timeouts}."
+
+
+@pytest.mark.step(
+    "if a 503 has a Retry-After, `rate` raises BankBusy, a kind of BankError, with its `seconds`",
+    "come-back-in-three-seconds",
+)
+def test_a_busy_bank(rate, bank):
+    """The headers of an HTTPError are a dictionary: error.headers["Retry-After"] is text."""
+    busy = find_exception("BankBusy")
+    assert issubclass(busy, find_exception("BankError")), "BankBusy should inherit from BankError."
+    bank.failures, bank.retry_after = 1, 3
     try:
-        assert_balances(enter, ("pay", 2000, 2000.0), ("pay", 2000, 2000.0), ("pay", 3000, 2000.0))
-    except sqlite3.IntegrityError as error:
-        raise AssertionError(
-            f"enter should ignore an id that it has already, but it raised {error}."
-        ) from None
+        rate("USD")
+    except busy as error:
+        assert getattr(error, "seconds", None) == 3, (
+            f"BankBusy should have the bank's 3 as its seconds, but it is {error!r}."
+        )
+    else:
+        raise AssertionError("rate should raise BankBusy if the bank asks it to come back later.")
 
 
 @pytest.mark.step(
-    "`enter` raises OperationalError within a second while another connection has locked"
-    " `ledger.db`",
-    "the-ledger",
+    "a copy that `pickle` makes of each exception has the same arguments, and `seconds`",
+    "exceptions-travel",
 )
-def test_enter_does_not_wait_for_long(enter, ledger):
-    """sqlite3.connect waits for five seconds unless its timeout says otherwise."""
-    sentence = "enter should raise OperationalError while the ledger is locked for a second"
-    with locked(ledger) as lock, assert_raises(sqlite3.OperationalError, sentence):
-        release = Timer(1, lock.rollback)
-        release.start()
-        try:
-            enter("gift", 100)
-        finally:
-            release.cancel()
+@pytest.mark.parametrize(
+    "name, argument", [("BankError", "text"), ("BankBusy", 3), ("UnknownCurrency", "XXX")]
+)
+def test_exceptions_survive_a_journey(app, name, argument):
+    """Pass to super().__init__ exactly what __init__ itself was given."""
+    error = find_exception(name)(argument)
+    try:
+        copy = pickle.loads(pickle.dumps(error))
+    except Exception as problem:  # noqa: BLE001  it becomes the sentence
+        raise AssertionError(f"pickle should copy {error!r}, but it raised: {problem}.") from None
+    assert (type(copy), copy.args, vars(copy)) == (type(error), (argument,), vars(error)), (
+        f"A copy of {name}({argument!r}) should be the same, but it is {copy!r}"
+        f" with the arguments {copy.args}."
+    )
 
 
 @pytest.mark.step(
-    "`from tasks import enter_request` works, and the worker lists `tasks.ledger.enter_request`",
-    "the-ledger",
+    "`from tasks import rate_request` works, and the worker lists `tasks.rates.rate_request`",
+    "try-again",
 )
 def test_package_offers_the_task(worker, app):
-    """Write tasks/ledger.py like tasks/math.py, and import the task in tasks/__init__.py."""
-    package = importlib.import_module("tasks")
-    assert hasattr(package, "enter_request"), (
-        "`from tasks import enter_request` should work, but tasks/__init__.py has no enter_request."
-    )
-    assert_listed(worker, [ENTER])
+    """Write tasks/rates.py like tasks/math.py, and import the task in tasks/__init__.py."""
+    assert_exported(app, RATE)
+    assert_listed(worker, [RATE])
+
+
+@pytest.mark.step('`rate_request.delay("USD").get(timeout=10)` gives 1.16', "try-again")
+def test_rate_request(celery_setup, app, bank):
+    """The task calls rates.rate with what it was given."""
+    assert_task_returns(app, RATE, ("USD",), DOLLARS)
 
 
 @pytest.mark.step(
-    '`enter_request.delay("rent", -500).get(timeout=10)` gives -500.0, and gives it again',
-    "the-ledger",
+    "`rate_request` logs the currency and the answer at INFO, `rate` logs at DEBUG", "try-again"
 )
-def test_enter_request(celery_setup, app, ledger):
-    """The task calls ledger.enter with what it was given."""
-    for _ in range(2):
-        assert_task_returns(app, ENTER, ("rent", -500), -500.0)
-
-
-@pytest.mark.step(
-    "`enter_request` logs `rent: -500` and the answer at INFO, `enter` at DEBUG", "the-ledger"
-)
-def test_both_layers_of_log(worker, app, ledger):
+def test_both_layers_of_log(worker, app, bank):
     """As in chapter 4: logger.info in the task, logger.debug in the function."""
-    lines_of_libs = assert_logged(worker, app, ENTER, ("n700001", 200002), ": ", "INFO")
-    assert lines_of_libs, "libs.ledger.enter should log at DEBUG, but it logged nothing."
+    lines_of_libs = assert_logged(worker, app, RATE, ("JPY",), "", "INFO")
+    assert lines_of_libs, "libs.rates.rate should log at DEBUG, but it logged nothing."
     for level, _, line in lines_of_libs:
         assert level == "DEBUG", (
-            f"libs.ledger.enter should log at DEBUG, but it logged at {level}: {line}"
+            f"libs.rates.rate should log at DEBUG, but it logged at {level}: {line}"
         )
+
+
+@pytest.mark.step("if the bank answers 503 twice, the third try gives the answer", "try-again")
+def test_a_failing_bank_is_asked_again(celery_setup, app, redis, bank):
+    """@app.task takes autoretry_for, a tuple of exceptions, and max_retries."""
+    bank.failures = 2
+    assert_task_returns(app, RATE, ("USD",), DOLLARS)
+    assert_asked(bank, 3, "rate_request, after two failures,")
 
 
 @pytest.mark.step(
-    "a locked ledger means a retry after 1 second, and then an answer if the lock is gone",
+    "if the bank stays down, the task fails with BankError after three retries; the pauses are"
+    " random, up to 1, 2 and 4 seconds",
     "try-again",
 )
-def test_a_locked_ledger_is_tried_again(worker, app, redis, ledger):
-    """@app.task takes autoretry_for, a tuple of exceptions, and needs retry_backoff=True
-    and retry_jitter=False."""
-    before = len(worker.logs())
-
-    def new_logs():
-        return worker.logs()[before:]
-
-    def state_and_counts():
-        [scheduled] = app.control.inspect(timeout=10, limit=1).scheduled().values()
-        return result.state, result.ready(), len(scheduled), redis.hlen("unacked")
-
-    with locked(ledger):
-        result = find_task(app, ENTER).delay("gift", 100)
-        wait_until(lambda: "Retry in" in new_logs() or result.ready(), 5)
-        first_pause = pauses(new_logs())[:1]
-        assert first_pause == ["1s"], (
-            "While the ledger is locked, the worker should log a retry in 1s,"
-            f" but it logged {first_pause or 'no retry'} and the state is {result.state}."
+def test_the_task_gives_up(app, bank):
+    """retry_backoff=True doubles the longest pause, and jitter is on by default."""
+    bank.failures = 1000
+    rate_request = find_task(app, RATE)
+    longest = {0: 0, 1: 0, 2: 0}
+    for _ in range(40):
+        with retries() as reasons:
+            result = rate_request.apply(("USD",))  # which doesn't wait before a retry
+        found = [int(pause.rstrip("s")) for pause in pauses(" ".join(reasons))]
+        assert (result.state, len(found)) == ("FAILURE", 3), (
+            "If the bank stays down, rate_request should fail after 3 retries, but its state is"
+            f" {result.state} after {len(found)}."
         )
-        # The worker acknowledges the first message once it knows that the second one is sent,
-        # which may take a while on a busy machine.
-        wanted = ("RETRY", False, 1, 1)
-        wait_until(lambda: state_and_counts() == wanted, 4)
-        found = state_and_counts()
-        assert found == wanted, (
-            "A task that waits for its retry should be in the state RETRY and not ready, with one"
-            f" scheduled task and one unacknowledged message, but these were found: {found}."
-        )
-    assert_result("enter_request, once the lock is gone,", result, 100.0)
+        for number, pause in enumerate(found):
+            longest[number] = max(longest[number], pause)
+    assert longest == {0: 1, 1: 2, 2: 4}, (
+        "The pauses should be random, up to 1, 2 and 4 seconds, but the longest of 40 are"
+        f" {', '.join(map(str, longest.values()))}."
+    )
+    error = find_exception("BankError")
+    assert isinstance(result.result, error), (
+        f"rate_request should fail with BankError, but its result is {result.result!r}."
+    )
+    first_pauses = set()
+    for _ in range(20):
+        with retries() as reasons:
+            rate_request.apply(("USD",))
+        first_pauses.update(pauses(reasons[0]))
+    assert len(first_pauses) > 1, (
+        f"The first pause should be random, but 20 times it was {first_pauses.pop()}."
+    )
 
 
 @pytest.mark.step(
-    "if the lock stays, the task fails after three retries, which come after 1, 2 and 4 seconds",
-    "try-again",
+    "if the bank says when to come back, the retry is due then", "come-back-in-three-seconds"
 )
-def test_the_task_gives_up(app, ledger):
-    """max_retries is an option of @app.task. retry_backoff doubles the pause, and retry_jitter
-    would pick it at random."""
-    enter_request = find_task(app, ENTER)
-    with locked(ledger) as lock, retries() as reasons:
-
-        def unlock_after_too_many(**_):
-            if len(reasons) > 6:
-                lock.rollback()
-
-        with connected(signals.task_retry, unlock_after_too_many):
-            # apply() doesn't wait before a retry. A random pause may be right once by chance.
-            first = enter_request.apply(("gift", 100))
-            second = enter_request.apply(("gift", 100))
-    found = [first.state, second.state], pauses(" ".join(reasons))
-    assert found == (["FAILURE"] * 2, ["1s", "2s", "4s"] * 2), (
-        "If the ledger stays locked, enter_request should be retried after 1s, 2s and 4s and then"
-        f" fail; called twice, it was retried after {', '.join(found[1]) or 'no pause'},"
-        f" and its state is {first.state}."
+def test_the_bank_says_when(app, bank):
+    """With bind=True, the task receives itself: raise self.retry(exc=error, countdown=…)."""
+    bank.failures, bank.retry_after = 2, 3
+    with retries() as reasons:
+        result = find_task(app, RATE).apply(("USD",))
+    found = pauses(" ".join(reasons))
+    assert (found, result.state) == (["3s", "3s"], "SUCCESS"), (
+        "If the bank asks for 3 seconds twice, rate_request should wait 3s and 3s and succeed,"
+        f" but it waited {', '.join(found) or 'never'} and is in the state {result.state}."
     )
 
 
-@pytest.mark.step("an amount that can't be stored, `{}`, fails at once", "try-again")
-def test_what_cannot_succeed_is_not_tried_again(worker, app, ledger):
-    """autoretry_for should list only what may work later: sqlite3's OperationalError."""
-    before = len(worker.logs())
-    result = find_task(app, ENTER).delay("bonus", {})
-    wait_until(lambda: result.ready() or "Retry in" in worker.logs()[before:], 5)
-    assert "Retry in" not in worker.logs()[before:], (
-        'enter_request("bonus", {}) should fail at once, but it was retried.'
-    )
-    with assert_raises(
-        sqlite3.ProgrammingError, 'enter_request("bonus", {}) should raise ProgrammingError'
-    ):
-        result.get(timeout=5)
+@pytest.mark.step("an unknown currency fails at once", "what-not-to-retry")
+def test_what_cannot_succeed_is_not_tried_again(celery_setup, app, bank):
+    """autoretry_for should list only what may work later: BankError."""
+    result = find_task(app, RATE).delay("XXX")
+    wait_until(result.ready, 5)
+    assert_asked(bank, 1, 'rate_request.delay("XXX")')
+    unknown = find_exception("UnknownCurrency")
+    with assert_raises(unknown, 'rate_request.delay("XXX").get() should raise UnknownCurrency'):
+        fetch(result)
 
 
 @pytest.mark.step("the soft limit is 10 seconds, the hard limit 20", "time-limits")
@@ -235,49 +249,82 @@ def test_what_cannot_succeed_is_not_tried_again(worker, app, ledger):
 )
 def test_limits(app, kind, option, wanted):
     """soft_time_limit and time_limit are options of @app.task, in seconds."""
-    found = getattr(find_task(app, ENTER), option)
+    found = getattr(find_task(app, RATE), option)
     assert found == wanted, (
-        f"The {kind} limit of enter_request should be {wanted} seconds, but it is {found}."
+        f"The {kind} limit of rate_request should be {wanted} seconds, but it is {found}."
     )
 
 
-KILLED = pytest.mark.step(
-    "a task whose process is killed runs again, and enters its amount once",
-    "when-a-process-is-killed",
-)
-
-
-@KILLED
-@pytest.mark.parametrize("option", ["acks_late", "reject_on_worker_lost"])
-def test_settings_for_killed_tasks(app, option):
-    """celeryconfig.py needs task_acks_late and task_reject_on_worker_lost, both True."""
-    found = getattr(find_task(app, ENTER), option)
-    assert found is True, (
-        f"celeryconfig.py should set task_{option} to True, but enter_request has {found}"
-        + suggest_setting(app, f"task_{option}")
-    )
-
-
-@KILLED
-@pytest.mark.isolated(slow_tasks=True, env={"SLOW_TASKS_LOOK": "0.2"})
-def test_a_killed_task_enters_once(celery_setup, app, ledger, redis):
-    """celeryconfig.py needs task_acks_late and task_reject_on_worker_lost, both True."""
-    result = app.tasks["slow.killed"].delay(ENTER, "pay", 2000)
-    assert_result(
-        "A task whose process is killed after the entry should run again: it", result, 2000.0
-    )
-    runs = redis.get("runs")
-    assert runs == "2", f"A task whose process is killed should run twice, but it ran {runs} times."
-
-
-@pytest.mark.step(
-    "the visibility timeout is an hour, and the tasks of chapter 5 are still there",
-    "when-the-worker-is-killed",
-)
+@pytest.mark.step("the tasks and the settings of chapter 5 are still there", "your-turn")
 def test_settings_and_the_other_tasks(worker, app):
-    """broker_transport_options is a dictionary, its visibility_timeout is in seconds.
-    Nothing else changes in this chapter."""
-    assert_setting_includes(app, "broker_transport_options", {"visibility_timeout": 3600})
+    """Nothing else changes in this chapter."""
     assert_setting(app, "result_expires", 3600)
     assert_listed(worker, MATH_TASKS)
     assert_task_returns(app, "tasks.math.xsum_request", ([1, 2, 3],), 6)
+
+
+@pytest.mark.star(
+    '`libs.rates.BankRefused(403, "closed")` reaches the caller with its `code`, 403, and its'
+    ' `reason`, "closed", and prints as `403 closed`',
+    "exceptions-travel",
+)
+def test_star_refused(app):
+    """What super().__init__ is given and what print shows need not be the same: see __str__."""
+    error = find_exception("BankRefused")(403, "closed")
+    stored = app.backend.prepare_exception(error, "json")
+    found = app.backend.exception_to_python(stored)
+    try:
+        copy = pickle.loads(pickle.dumps(error))
+    except TypeError as problem:
+        raise AssertionError(f"A worker couldn't rebuild {error!r}: {problem}.") from None
+    for what, received in ("caller", found), ("worker's main process", copy):
+        shown = type(received).__name__, getattr(received, "code", None), str(received)
+        assert shown == ("BankRefused", 403, "403 closed"), (
+            f"The {what} should get a BankRefused with the code 403 that prints as 403 closed,"
+            f" but it gets {received!r}."
+        )
+        assert getattr(received, "reason", None) == "closed", (
+            f"The {what} should get the reason closed, but it gets {vars(received)}."
+        )
+
+
+# What the lesson says beside its blocks.
+
+
+def test_a_task_called_as_a_function_does_not_retry(rate, bank, app):
+    bank.failures = 1
+    error = find_exception("BankError")
+    with assert_raises(error, "A plain call of rate_request should raise BankError"):
+        find_task(app, RATE)("USD")
+    assert_asked(bank, 1, "A plain call of rate_request")
+
+
+def test_a_retry_is_the_same_call_in_a_new_message(worker, app, redis, bank):
+    bank.failures, bank.retry_after = 1, 3
+    result = find_task(app, RATE).delay("USD")
+
+    def state_and_counts():
+        [scheduled] = app.control.inspect(timeout=10, limit=1).scheduled().values()
+        ids = [task["request"]["id"] for task in scheduled]
+        return result.state, ids, redis.hlen("unacked"), redis.llen("celery")
+
+    # The worker acknowledges the first message once it knows that the second one is sent.
+    wanted = ("RETRY", [result.id], 1, 0)
+    wait_until(lambda: state_and_counts() == wanted, 2.5)
+    found = state_and_counts()
+    assert found == wanted, (
+        "A task that waits for its retry should be in the state RETRY, with its own id scheduled"
+        f" and one unacknowledged message, but these were found: {found}."
+    )
+    assert_result("The retry", result, DOLLARS)
+
+
+def test_a_second_bank_says_that_the_port_is_taken(bank):
+    try:
+        type(bank)()
+    except OSError as error:
+        assert "is taken: is there a bank in another prompt?" in str(error), (
+            f"A second bank should say that its port is taken, but it said: {error}."
+        )
+    else:
+        raise AssertionError("A second bank on one port should raise OSError.")

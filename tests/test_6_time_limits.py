@@ -4,6 +4,7 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 from support.assertions import assert_raises, assert_result
 
+from course.environment import PINNED
 from course.waiting import wait_until
 
 
@@ -25,6 +26,23 @@ def test_limits(celery_setup, app, redis):
         "A task past its hard limit should be acknowledged and run once, but its runs, waiting"
         f" and unacknowledged messages are {found}."
     )
+
+
+@pytest.mark.row("A decorator with a hard time limit below the soft one")
+@pytest.mark.isolated(count=0)
+def test_a_hard_limit_below_the_soft_one_in_the_decorator(app):
+    """Celery 5.1 sends the task all the same."""
+
+    @app.task(soft_time_limit=5, time_limit=2)
+    def limited():
+        pass
+
+    try:
+        limited.delay()
+        sent = True
+    except ValueError:
+        sent = False
+    assert sent == PINNED, f"Celery 5.1 alone should send the task; it was sent: {sent}."
 
 
 def assert_no_limit(app, pool):

@@ -5,12 +5,3 @@ result_backend = "redis://127.0.0.1:6379/0"
 
 # Redis forgets a result after an hour. Celery's own default is a day.
 result_expires = 3600
-
-# The worker acknowledges a message when its task has finished, and gives it back when the task's process
-# is killed. So each task must be safe to run twice.
-task_acks_late = True
-task_reject_on_worker_lost = True
-
-# In seconds. A message that isn't acknowledged by then is handed out again. Keep it above any task's time
-# and any retry's delay.
-broker_transport_options = {"visibility_timeout": 3600}

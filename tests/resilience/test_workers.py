@@ -165,14 +165,14 @@ def test_mistake_in_the_code(checkout):
         ),
         (
             "chapter-3-beat",
-            "has nothing for beat: chapters/8-periodic-tasks is the first that has.",
+            "has nothing for beat: chapters/9-periodic-tasks is the first that has.",
         ),
-        ("chapter-3-web", "has nothing for uvicorn: chapters/11-web is the first that has."),
+        ("chapter-3-web", "has nothing for uvicorn: chapters/12-web is the first that has."),
         (
-            "chapter-9-flower ARGS=--port=0",
+            "chapter-10-flower ARGS=--port=0",
             "No Redis answers at REDIS_PORT=",
         ),
-        ("chapter-9-flower ARGS=--port=70000", "Port 70000 is taken or not allowed: try another"),
+        ("chapter-10-flower ARGS=--port=70000", "Port 70000 is taken or not allowed: try another"),
         ("chapter-08-diff", "There is no chapter 08: "),
         ("chapter-2-configuration-worker", "There is no chapter 2-configuration: "),
         ("chapter-1-worker DIR=nowhere", "/nowhere: make chapter-1-start DIR=nowhere makes it."),

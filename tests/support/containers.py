@@ -103,7 +103,10 @@ class ContainerFactory:
         self.shared_server = None
         self.network = f"course-{uuid.uuid4().hex[:12]}"
         reaper.watch(f"docker network rm {self.network}")
-        self.client.networks.create(self.network)
+        network = self.client.networks.create(self.network)
+        network.reload()
+        # Where containers find a bank that a test starts on this machine.
+        self.bank_host = network.attrs["IPAM"]["Config"][0]["Gateway"]
 
     def run(self, *command, **options):
         """Start a container that the reaper removes when the tests end."""

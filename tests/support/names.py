@@ -9,6 +9,7 @@ MATH_TASKS = [
     "tasks.math.divide_request",
     XSUM,
 ]
+RATE = "tasks.rates.rate_request"
 ENTER = "tasks.ledger.enter_request"
 INTEREST = "tasks.ledger.interest_request"
 LEDGER_TASKS = [ENTER, INTEREST]

@@ -35,6 +35,7 @@ IGNORED = shutil.ignore_patterns(*NOT_CODE)
 # What nothing reads while Celery is being imported: a forked process may have these variables.
 READ_AFTER_IMPORT = {
     *URLS,
+    "BANK_URL",
     "PYTHONPATH",
     "SLOW_TASKS_LOOK",
     "SLOW_TASKS_SETTINGS",
@@ -242,6 +243,9 @@ class ProcessFactory:
         """Start a worker without waiting for it, and return its node."""
         return WorkerProcess(self.reaper, name, self.folder, command, folder, variables)
 
+    # Where workers find a bank that a test starts.
+    bank_host = "127.0.0.1"
+
     def python(self, worker):
         """Return the command of a Python prompt where a worker runs."""
         return [str(PROGRAMS / "python"), "-q"]
@@ -279,6 +283,7 @@ class AppUnderTest:
             self.module = "slow_tasks"
             changes["PYTHONPATH"] = str(SUPPORT)
             changes["SLOW_TASKS_SETTINGS"] = json.dumps(dict(settings))
+        self.bank_port = free_port()
         self.variables = self.make_variables("url", changes)
         self.env = environment() | self.make_variables("host_url", changes)
         for number in range(1, count + 1):
@@ -287,7 +292,9 @@ class AppUnderTest:
     def make_variables(self, kind, changes):
         """Return the URLs of this kind and the changes as environment variables."""
         url = self.broker.celeryconfig[kind]
-        variables = dict.fromkeys(URLS, url) | changes
+        variables = dict.fromkeys(URLS, url)
+        variables["BANK_URL"] = f"http://{self.nodes.bank_host}:{self.bank_port}"
+        variables |= changes
         return {name: value for name, value in variables.items() if value is not None}
 
     def add_worker(self, args=()):
@@ -313,7 +320,7 @@ class AppUnderTest:
         Until the end of the test, this is the current folder. Fails with a sentence if the app
         can't be imported.
         """
-        for name in (*URLS, "SLOW_TASKS_SETTINGS"):
+        for name in (*URLS, "BANK_URL", "SLOW_TASKS_SETTINGS"):
             if name in self.env:
                 monkeypatch.setenv(name, self.env[name])
         monkeypatch.chdir(self.folder)

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import time
+from urllib.error import HTTPError
 
 from celery.app.utils import find_app
 from loguru import logger
@@ -52,6 +53,47 @@ def second_try(self):
     if not self.request.retries:
         raise self.retry(countdown=3)
     return self.request.retries
+
+
+@app.task(name="slow.unsent", bind=True)
+def unsent(self):
+    """Ask for a retry whose message can't be sent."""
+    raise self.retry(countdown=0, serializer="none such")
+
+
+class Refused(Exception):
+    """An exception whose constructor takes other arguments than it passes on."""
+
+    def __init__(self, code, text):
+        super().__init__(f"{code} {text}")
+
+
+@app.task(name="slow.refused", autoretry_for=(Refused,), default_retry_delay=1, max_retries=2)
+def refused():
+    """Raise an exception that can't be rebuilt."""
+    raise Refused(503, "down")
+
+
+@app.task(name="slow.http", autoretry_for=(HTTPError,), default_retry_delay=1, max_retries=1)
+def http():
+    """Raise the exception that urlopen raises if a server answers 503."""
+    body = open(os.devnull, "rb")  # noqa: SIM115  as open as that of urlopen
+    raise HTTPError("http://127.0.0.1:8099", 503, "Service Unavailable", {}, body)
+
+
+@app.task(name="slow.counted")
+def counted(seconds):
+    """Count in Redis how often this begins and how often it ends; sleep in between."""
+    app.backend.client.incr("begun")
+    time.sleep(seconds)
+    return app.backend.client.incr("ended")
+
+
+@app.task(name="slow.poison", max_retries=2, default_retry_delay=1)
+def poison():
+    """Count the runs in Redis; kill this process each time."""
+    app.backend.client.incr("runs")
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @app.task(name="slow.killed")

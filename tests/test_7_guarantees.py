@@ -1,0 +1,262 @@
+"""Chapter 7: what each accident costs a running task, as the lesson's table says."""
+
+import re
+import time
+
+import pytest
+from support.assertions import assert_task_returns, find_task, wait_until_ready
+from support.names import ADD, ALONE
+
+from course.chapters import ROOT
+from course.environment import PINNED
+from course.waiting import wait_until
+
+LESSON = ROOT / "chapters" / "7-crashes" / "README.md"
+EARLY = {"task_acks_late": False, "task_reject_on_worker_lost": False}
+LATE = {"task_acks_late": True, "task_reject_on_worker_lost": True}
+CANCEL = LATE | {"worker_cancel_long_running_tasks_on_connection_loss": True}
+SOON = {"broker_transport_options": {"visibility_timeout": 2}}
+LOOK = {"SLOW_TASKS_LOOK": "0.2"}
+
+
+def guarantees():
+    """Return the lesson's table: a list of cells by the first cell of each row."""
+    table = {}
+    for line in LESSON.read_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| ") and len(cells) == 3:
+            table[cells[0]] = cells[1:]
+    return table
+
+
+def assert_said(accident, column, found):
+    """Fail unless the lesson's row about an accident says this in its first or second column."""
+    row = guarantees().get(accident)
+    assert row, f"The lesson's table should have a row {accident!r}."
+    assert found in row[column], (
+        f"{accident}: the table should say {found!r} in column {column + 1}, but it says"
+        f" {row[column]!r}."
+    )
+
+
+def number(redis, key):
+    return int(redis.get(key) or 0)
+
+
+def runs(redis):
+    """Return in words how often slow.counted has begun and ended."""
+    begun, ended = number(redis, "begun"), number(redis, "ended")
+    words = {(1, 0): "lost", (1, 1): "runs once", (2, 1): "runs again", (2, 2): "runs twice"}
+    return words.get((begun, ended), f"begins {begun} and ends {ended} times")
+
+
+def start_task(app, redis, seconds):
+    """Call slow.counted; return its result as soon as it runs."""
+    result = app.tasks["slow.counted"].delay(seconds)
+    assert wait_until(lambda: redis.get("begun"), 10), "The task should begin."
+    time.sleep(0.3)  # until an early acknowledgement has arrived
+    return result
+
+
+def wait_for_the_end(app, redis):
+    """Wait until all messages are done with; an addition shows that the worker still works."""
+    wait_until(lambda: redis.hlen("unacked") + redis.llen("celery") == 0, 20)
+    time.sleep(0.5)
+    assert_task_returns(app, ADD, (4, 4), 8)
+
+
+def put_back(app):
+    with app.connection_for_write(transport_options={"visibility_timeout": 0}) as connection:
+        connection.default_channel.qos.restore_visible(num=1000)
+
+
+def look_for_messages_past_their_timeout(app):
+    """Do what a worker does when it starts."""
+    with app.connection_for_write() as connection:
+        connection.default_channel.qos.restore_visible(num=1000)
+
+
+def cut_connections(redis):
+    """Close every connection to the worker's database but this one."""
+    own = redis.client_id()
+    database = str(redis.connection_pool.connection_kwargs["db"])
+    for client in redis.client_list():
+        if client["db"] == database and int(client["id"]) != own:
+            redis.client_kill_filter(_id=client["id"])
+
+
+@pytest.mark.parametrize(
+    "column, wanted",
+    [
+        pytest.param(
+            0, "lost", marks=pytest.mark.isolated(slow_tasks=True, settings=EARLY, env=LOOK)
+        ),
+        pytest.param(
+            1, "runs again", marks=pytest.mark.isolated(slow_tasks=True, settings=LATE, env=LOOK)
+        ),
+    ],
+)
+def test_process_is_killed(worker, app, redis, column, wanted):
+    result = start_task(app, redis, 2)
+    [active] = app.control.inspect(timeout=10, limit=1).active().values()
+    worker.container.kill_process(active[0]["worker_pid"])
+    wait_until(result.ready, 10)
+    wait_for_the_end(app, redis)
+    assert runs(redis) == wanted, f"The task should be {wanted!r}, but it is {runs(redis)!r}."
+    assert_said("its process is killed", column, wanted)
+
+
+@pytest.mark.parametrize(
+    "column, wanted",
+    [
+        pytest.param(0, "lost", marks=pytest.mark.isolated(slow_tasks=True, settings=EARLY)),
+        pytest.param(1, "runs again", marks=pytest.mark.isolated(slow_tasks=True, settings=LATE)),
+    ],
+)
+def test_worker_is_killed(worker, app, app_under_test, redis, column, wanted):
+    result = start_task(app, redis, 2)
+    worker.kill()
+    assert result.state == "PENDING", f"Its state should be PENDING, but it is {result.state}."
+    put_back(app)
+    wait_until_ready(app_under_test.add_worker())
+    wait_for_the_end(app, redis)
+    assert runs(redis) == wanted, f"The task should be {wanted!r}, but it is {runs(redis)!r}."
+    assert_said("its worker is killed", column, wanted)
+
+
+@pytest.mark.parametrize(
+    "column, wanted",
+    [
+        pytest.param(0, "runs once", marks=pytest.mark.isolated(slow_tasks=True, settings=EARLY)),
+        pytest.param(1, "runs twice", marks=pytest.mark.isolated(slow_tasks=True, settings=LATE)),
+        pytest.param(1, "runs again", marks=pytest.mark.isolated(slow_tasks=True, settings=CANCEL)),
+    ],
+)
+def test_connection_is_cut(worker, app, redis, column, wanted):
+    start_task(app, redis, 3)
+    cut_connections(redis)
+    wait_until(lambda: number(redis, "begun") > 1, 2.5)
+    wait_until(lambda: number(redis, "ended") == number(redis, "begun"), 8)
+    time.sleep(0.5)
+    assert runs(redis) == wanted, f"The task should be {wanted!r}, but it is {runs(redis)!r}."
+    assert_said("its worker loses the connection to Redis", column, wanted)
+
+
+@pytest.mark.parametrize(
+    "column, wanted",
+    [
+        pytest.param(0, "runs once", marks=pytest.mark.isolated(slow_tasks=True, settings=EARLY)),
+        pytest.param(1, "runs once", marks=pytest.mark.isolated(slow_tasks=True, settings=LATE)),
+    ],
+)
+def test_worker_is_stopped(worker, app, app_under_test, redis, column, wanted):
+    start_task(app, redis, 2)
+    worker.kill("SIGTERM")
+    wait_until(lambda: worker.container.status == "exited", 40)
+    wait_until_ready(app_under_test.add_worker())
+    wait_for_the_end(app, redis)
+    assert runs(redis) == wanted, f"The task should be {wanted!r}, but it is {runs(redis)!r}."
+    assert_said("its worker is stopped (Ctrl-C or TERM, once)", column, wanted)
+
+
+@pytest.mark.parametrize(
+    "column, wanted",
+    [
+        pytest.param(
+            0, "runs once", marks=pytest.mark.isolated(slow_tasks=True, settings=EARLY | SOON)
+        ),
+        pytest.param(
+            1, "runs twice", marks=pytest.mark.isolated(slow_tasks=True, settings=LATE | SOON)
+        ),
+    ],
+)
+def test_task_is_longer_than_the_timeout(worker, app, redis, column, wanted):
+    start_task(app, redis, 4)
+    time.sleep(2.1)
+    look_for_messages_past_their_timeout(app)
+    wait_until(lambda: number(redis, "begun") > 1, 1.5)
+    wait_for_the_end(app, redis)
+    wait_until(lambda: number(redis, "ended") == number(redis, "begun"), 8)
+    assert runs(redis) == wanted, f"The task should be {wanted!r}, but it is {runs(redis)!r}."
+    assert_said("its message is held longer than the visibility timeout", column, wanted)
+
+
+@pytest.mark.isolated(slow_tasks=True, args=["-c", "1", *ALONE], settings=LATE | SOON)
+def test_messages_that_wait_in_the_worker_count(worker, app, redis):
+    """A process takes four messages at once. Of four tasks of 1.5 s, some wait too long."""
+    for _ in range(4):
+        app.tasks["slow.counted"].delay(1.5)
+    assert wait_until(lambda: redis.hlen("unacked") == 4, 5), "The worker should take all four."
+    time.sleep(2.5)
+    look_for_messages_past_their_timeout(app)
+    wait_until(lambda: number(redis, "ended") > 4, 12)
+    wait_until(lambda: number(redis, "ended") == number(redis, "begun"), 5)
+    ended = number(redis, "ended")
+    assert 5 <= ended <= 7, (
+        f"Of four tasks of 1.5 s, some should run twice with a timeout of 2 s, but {ended} ended."
+    )
+
+
+@pytest.mark.isolated(slow_tasks=True)
+def test_putting_back_while_a_worker_holds_messages_runs_them_twice(worker, app, redis):
+    """An idle worker may hold messages until they are due."""
+    app.tasks["slow.counted"].apply_async((0,), countdown=2)
+    assert wait_until(lambda: redis.hlen("unacked"), 5), "The worker should hold the message."
+    put_back(app)
+    wait_until(lambda: number(redis, "ended") == 2, 6)
+    assert number(redis, "ended") == 2, "The task should run twice."
+
+
+def assert_poison_goes_on(redis):
+    assert wait_until(lambda: number(redis, "runs") > 4, 40), (
+        f"A poison task should run on and on, but it ran {redis.get('runs')} times."
+    )
+
+
+@pytest.mark.isolated(slow_tasks=True, settings=LATE, env=LOOK)
+def test_poison_task_runs_for_ever(worker, app, redis):
+    app.tasks["slow.poison"].delay()
+    assert_poison_goes_on(redis)
+
+
+@pytest.mark.isolated(
+    slow_tasks=True, settings=LATE | {"task_retry_on_worker_lost": True}, env=LOOK
+)
+def test_a_setting_caps_poison_on_celery_5_7(worker, app, redis):
+    """Celery 5.1 doesn't know the setting. The task has max_retries=2 and a delay of a second."""
+    result = app.tasks["slow.poison"].delay()
+    if PINNED:
+        assert_poison_goes_on(redis)
+        return
+    wait_until(result.ready, 30)
+    found = result.state, redis.get("runs")
+    assert found == ("FAILURE", "3"), (
+        f"After two retries, the task should fail after its third run, but it is {found}."
+    )
+
+
+@pytest.mark.row("A retry that can't be sent")
+@pytest.mark.isolated(slow_tasks=True, settings=LATE)
+def test_a_retry_that_cannot_be_sent(worker, app, monkeypatch):
+    """The worker drops the task: with FAILURE on Celery 5.7, in silence on Celery 5.1."""
+    result = app.tasks["slow.unsent"].delay()
+    wanted = "FAILURE"
+    if PINNED:
+        wanted = "PENDING"
+    wait_until(lambda: result.state != "PENDING", 3)
+    assert result.state == wanted, f"It should be {wanted}, but it is {result.state}."
+
+
+def test_the_table_has_a_figure_for_a_killed_server():
+    """The figures are those of tests/resilience, whose bounds these are."""
+    row = guarantees().get("Redis is killed, while a worker runs 1,000 tasks")
+    assert row, "The lesson's table should have a row about a killed Redis."
+    for cell in row:
+        lost = max(map(int, re.findall(r"\d+", cell.partition(" lost")[0])))
+        assert lost <= 2, f"At most 2 of 1,000 should be lost, but the table says {cell!r}."
+
+
+def test_the_chapter_acknowledges_late(app):
+    for option in "acks_late", "reject_on_worker_lost":
+        found = getattr(find_task(app, ADD), option)
+        assert found is True, f"The chapter's tasks should have {option}, but it is {found}."

@@ -1,0 +1,87 @@
+"""Chapter 8: what several workers share, and what each has to itself.
+
+What happens to a worker that is killed is in chapter 7's tests.
+"""
+
+import time
+
+import pytest
+from celery import group
+from support.assertions import assert_result, wait_until_ready
+
+from course.chapters import ROOT, display_path
+from course.environment import PROGRAMS
+from course.waiting import wait_until
+
+
+@pytest.mark.isolated(count=2, slow_tasks=True)
+def test_worker_that_is_stopped_gives_back_what_it_holds(celery_setup, app):
+    nap = app.tasks["slow.nap"]
+    result = group(nap.s(0.5, number) for number in range(12)).delay()
+    # Stop it in the middle of a nap: a worker that exits as it takes a message loses that.
+    wait_until(lambda: result.completed_count() >= 4, 30)
+    time.sleep(0.2)
+    celery_setup.worker.kill("SIGTERM")
+    # No message waits for the visibility timeout, which is an hour.
+    found = result.get(timeout=60)
+    assert found == list(range(12)), (
+        f"The group should return all its results in order, but it returned {found}."
+    )
+    shares = [worker.logs().count("nap of 0.5 s") for worker in celery_setup.worker_cluster]
+    assert all(shares), f"Both workers should run some of the group's tasks, but they ran {shares}."
+
+
+@pytest.mark.isolated(args=["-X", "ledger", "-n", "typed@%h"])
+def test_make_starts_two_workers_beside_another(request, celery_setup, app, app_under_test, number):
+    """The check before a start accepts them: they are of one chapter, with different queues."""
+    if request.config.option.docker:
+        pytest.skip("make starts a worker on this machine: make test")
+    make = [PROGRAMS / "python", "-m", "course", "worker", number]
+    for options in ["-Q", "ledger", "-c", "1"], ["-X", "ledger", "-n", "second@%h", "-c", "1"]:
+        started = app_under_test.nodes.worker(
+            f"make{options[0]}-{app_under_test.database}",
+            [*make, *options],
+            ROOT,
+            app_under_test.variables,
+        )
+        app_under_test.workers.append(started)
+    for worker in app_under_test.workers:
+        wait_until_ready(worker)
+    replies = app.control.inspect(timeout=10, limit=3).active_queues()
+    consumed = sorted(queue["name"] for queues in replies.values() for queue in queues)
+    assert consumed == ["celery", "celery", "ledger"], (
+        "Two workers should consume from the queue celery and one from ledger, but the queues are"
+        f" {consumed}."
+    )
+
+
+@pytest.mark.isolated(args=["-Q", "leger"])
+def test_a_worker_with_a_misspelt_queue_exits(app_under_test):
+    [worker] = app_under_test.workers
+    wait_until(lambda: worker.status == "exited", 10)
+    assert worker.status == "exited" and "leger" in worker.logs(), (
+        f"A worker of {display_path(app_under_test.folder)} with -Q leger should exit and name the"
+        f" queue.\n{worker.logs()}"
+    )
+
+
+@pytest.mark.isolated(slow_tasks=True, args=["-X", "ledger"])
+def test_a_rate_limit_is_each_workers_own(celery_setup, app, app_under_test):
+    wait_until_ready(app_under_test.add_worker(["-X", "celery", "-Q", "ledger", "-n", "second@%h"]))
+    nap = app.tasks["slow.nap"]
+    replies = app.control.rate_limit("slow.nap", "1/s", reply=True, timeout=10, limit=2)
+    assert len(replies) == 2, (
+        f"Two workers should confirm the new rate limit, but the replies are {replies}."
+    )
+    begin = time.monotonic()
+    results = []
+    for queue in ["celery", "ledger"]:
+        for _ in range(3):
+            results.append(nap.apply_async((0,), queue=queue))
+    for result in results:
+        assert_result("slow.nap", result, None)
+    seconds = time.monotonic() - begin
+    assert 1.5 < seconds < 4, (
+        "At 1/s, two workers should run three tasks each in two seconds, and not six in five,"
+        f" but they took {seconds:.1f} s."
+    )

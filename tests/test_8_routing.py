@@ -1,0 +1,194 @@
+"""Chapter 8: two queues, and which task is sent to which."""
+
+import sqlite3
+from contextlib import closing
+
+import pytest
+from celery import chord
+from celery.exceptions import QueueNotFound
+from support.assertions import (
+    assert_listed,
+    assert_raises,
+    assert_result,
+    assert_setting,
+    assert_setting_includes,
+    assert_task_returns,
+    find_task,
+    wait_until_ready,
+)
+from support.commands import run_celery
+from support.names import ADD, ENTER, MATH_TASKS, XSUM
+from support.signals import published_queues
+
+from course.waiting import wait_until
+
+
+@pytest.fixture
+def enter(app, ledger):
+    """The chapter's task, whose route leads to an existing queue."""
+    task = find_task(app, ENTER)
+    try:
+        app.amqp.router.route({}, ENTER)
+    except QueueNotFound as error:
+        raise AssertionError(
+            f"enter_request should be sent to the queue ledger, but this was raised: {error}"
+        ) from None
+    return task
+
+
+@pytest.fixture
+def queues(app):
+    """The queues that this test's messages are sent to."""
+    with published_queues() as queues:
+        yield queues
+
+
+def assert_sent_to(queues, wanted, name):
+    """Fail unless the first message was sent to this queue, and it was the only one."""
+    assert queues == [wanted], (
+        f"{name} should be sent to the queue {wanted}, but it was sent to {', '.join(queues)}."
+    )
+
+
+def test_lesson(lesson):
+    lesson.holds()
+
+
+@pytest.mark.step("the worker's banner lists the queues `celery` and `ledger`", "two-queues")
+def test_banner_lists_both_queues(worker):
+    """task_queues in celeryconfig.py is a dictionary: {"celery": {}, "ledger": {}}."""
+    banner = worker.logs().partition("[queues]")[2].partition("[tasks]")[0]
+    found = [line.split()[1] for line in banner.splitlines() if ".>" in line]
+    assert {"celery", "ledger"} <= set(found), (
+        "The worker should list the queues celery and ledger when it starts, but it lists"
+        f" {', '.join(found) or 'none'}."
+    )
+
+
+@pytest.mark.step("`enter_request` goes into `ledger`, and is answered", "two-queues")
+def test_the_ledger_has_a_queue(celery_setup, enter, queues):
+    """task_routes is a dictionary from names to queues: {"tasks.ledger.*": {"queue": "ledger"}}."""
+    result = enter.delay("rent", -500)
+    assert_sent_to(queues, "ledger", "enter_request")
+    assert_result('enter_request.delay("rent", -500)', result, -500.0)
+
+
+@pytest.mark.step(
+    "`add_request` goes into `celery`, and no task of `tasks.math` into `ledger`", "two-queues"
+)
+@pytest.mark.parametrize("name", MATH_TASKS)
+def test_the_rest_stays_out_of_the_ledger(celery_setup, app, queues, name):
+    """The route's name should fit tasks of tasks.ledger alone."""
+    arguments = (9, 3)
+    if name == XSUM:
+        arguments = ([9, 3],)
+    find_task(app, name).delay(*arguments).get(timeout=10)
+    if name == ADD:
+        assert_sent_to(queues, "celery", name)
+    assert "ledger" not in queues, f"{name} shouldn't be sent to the queue ledger, but it was."
+
+
+@pytest.mark.step(
+    "a call that names a queue you haven't listed raises QueueNotFound", "a-misspelt-queue"
+)
+def test_a_misspelt_queue_is_an_error(celery_setup, enter, redis):
+    """task_create_missing_queues is True unless you set it."""
+    with assert_raises(QueueNotFound, 'apply_async(queue="leger") should raise QueueNotFound'):
+        enter.apply_async(("rent", -500), queue="leger")
+    assert not redis.exists("leger"), "No message should be sent to the queue leger, but one was."
+
+
+@pytest.mark.step("the tasks and the settings of chapter 7 are still there", "two-queues")
+def test_what_chapter_6_had(worker, app):
+    """Nothing else changes in this chapter."""
+    assert_listed(worker, [ENTER, *MATH_TASKS])
+    for name in ("task_acks_late", "task_reject_on_worker_lost"):
+        assert_setting(app, name, True)
+    assert_setting(app, "result_expires", 3600)
+    assert_setting_includes(app, "broker_transport_options", {"visibility_timeout": 3600})
+
+
+@pytest.mark.step(
+    "a worker with `-X ledger` leaves `enter_request` to the one with `-Q ledger`",
+    "a-worker-for-each-queue",
+)
+@pytest.mark.isolated(args=["--without-mingle", "-X", "ledger"])
+def test_a_worker_for_each_queue(celery_setup, app, enter, redis, app_under_test):
+    """Both need the first step: -X and -Q choose from the queues in task_queues."""
+    result = enter.delay("pay", 2000)
+    assert_task_returns(app, ADD, (4, 4), 8)
+    waiting = redis.llen("ledger")
+    assert waiting == 1, (
+        f"With -X ledger, 1 message should wait in the queue ledger, but {waiting} wait there."
+    )
+    # This -X replaces the -X ledger that each worker of the test has.
+    wait_until_ready(app_under_test.add_worker(["-X", "celery", "-Q", "ledger", "-n", "ledger@%h"]))
+    assert_result("enter_request, with a second worker and its -Q ledger,", result, 2000.0)
+
+
+# What follows is about Celery itself.
+
+
+def test_a_call_names_another_queue(celery_setup, enter, queues):
+    result = enter.apply_async(("rent", -500), queue="celery")
+    assert_sent_to(queues, "celery", 'apply_async(queue="celery")')
+    assert_result('enter_request.apply_async(("rent", -500), queue="celery")', result, -500.0)
+
+
+def test_a_misspelt_route_is_an_error(app, monkeypatch):
+    monkeypatch.setitem(app.conf, "task_routes", {"tasks.ledger.*": {"queue": "leger"}})
+    with assert_raises(
+        QueueNotFound, "A route to a queue that isn't listed should raise QueueNotFound"
+    ):
+        find_task(app, ENTER).delay("rent", -500)
+
+
+def test_a_misspelt_pattern_has_no_effect(app, monkeypatch):
+    monkeypatch.setitem(app.conf, "task_routes", {"tasks.leger.*": {"queue": "ledger"}})
+    found = app.amqp.router.route({}, ENTER)["queue"].name
+    assert found == "celery", (
+        "A task that no pattern matches should be sent to the queue celery, but its queue is"
+        f" {found}."
+    )
+
+
+def test_a_chord_crosses_queues(celery_setup, app, enter, queues):
+    xsum = find_task(app, XSUM)
+    assert_result("enter_request", enter.delay("rent", -500), -500.0)
+    assert_result(
+        "A chord across queues",
+        chord([enter.s("rent", -500), enter.s("rent", 0)], xsum.s())(),
+        -1000.0,
+    )
+    assert queues == ["ledger", "ledger", "ledger"], (
+        "The first call and the two of the chord's header should be sent to the queue ledger,"
+        f" but they were sent to {queues}."
+    )
+
+
+def test_a_retry_stays_in_its_queue(celery_setup, app, enter, ledger):
+    with closing(sqlite3.connect(ledger, isolation_level=None)) as lock:
+        lock.execute("BEGIN IMMEDIATE")
+        result = enter.apply_async(("gift", 100), queue="celery")
+        inspect = app.control.inspect(timeout=10, limit=1)
+        wait_until(lambda: result.state == "RETRY" and any(inspect.scheduled().values()), 5)
+        [[scheduled]] = inspect.scheduled().values()
+    found = scheduled["request"]["delivery_info"]["routing_key"]
+    assert found == "celery", (
+        f"A retry should be sent to the queue of its call, celery, but it was sent to {found}."
+    )
+    assert_result("enter_request, once the lock is gone,", result, 100.0)
+
+
+@pytest.mark.isolated(count=0)
+def test_purge_empties_both_queues(app, enter, app_under_test):
+    redis = app_under_test.broker.client
+    enter.delay("pay", 1)
+    find_task(app, ADD).delay(4, 4)
+    status, output = run_celery(app_under_test, "purge", "-f")
+    assert status == 0 and "2 messages" in output and "2 known task queues" in output, (
+        "celery purge should delete 2 messages from 2 queues, but it exited with"
+        f" {status} and printed {output!r}."
+    )
+    left = redis.llen("celery"), redis.llen("ledger")
+    assert left == (0, 0), f"celery purge should leave both queues empty, but {left} are left."
