@@ -44,6 +44,12 @@ ifneq ($(and $(DIR),$(IGNORES_DIR)),)
 $(error $(IGNORES_DIR) doesn't use DIR: type it without DIR=$(DIR))
 endif
 
+# Before the set-up of the checks, which takes a while, a folder that is missing is named.
+ifeq ($(wildcard $(ENV)/installed-$(STACK)-test),)
+OLD = chapter-%-attempt
+NEW = chapter-%-new
+endif
+
 help:
 	@awk -f tools/help.awk Makefile
 	@echo
@@ -64,7 +70,7 @@ $(call each,web): chapter-%-web: setup-web ## start chapter N's web page on 127.
 	$(COURSE) run $* python -m uvicorn web:app $(ARGS)
 $(call each,up): chapter-%-up: setup ## run Redis and WORKERS=3 workers in Docker containers
 	$(COURSE) up $*
-redis: setup ## start Redis on 127.0.0.1:6379
+redis: setup ## start Redis if none answers
 	$(COURSE) redis
 
 ##@ look
@@ -76,7 +82,7 @@ $(call each,diff): chapter-%-diff: ## show what changed since the previous chapt
 	$(ANY) diff $* $(ARGS)
 
 ##@ try
-$(call each,start): chapter-%-start: setup-test ## copy the previous chapter into my/N-name
+$(call each,start): chapter-%-start: $(NEW) setup-test ## copy the previous chapter into my/N-name
 	$(COURSE) start $*
 $(call each,change): chapter-%-change: ## make the lesson's change N=2 for you, or list them
 	$(ANY) change $* $(N)
@@ -84,11 +90,11 @@ $(call each,undo): chapter-%-undo: ## take the lesson's changes back
 	$(ANY) undo $*
 
 ##@ check
-$(call each,check): chapter-%-check: setup-test ## check your attempt step by step
+$(call each,check): chapter-%-check: $(OLD) setup-test ## check your attempt step by step
 	$(COURSE) check $*
-$(call each,hint): chapter-%-hint: setup-test ## check it, with a nudge for the step that fails, then a hint
+$(call each,hint): chapter-%-hint: $(OLD) setup-test ## check it, with a nudge for a step, then a hint
 	$(COURSE) check $* hint
-$(call each,watch): chapter-%-watch: setup-test ## check it each time you save
+$(call each,watch): chapter-%-watch: $(OLD) setup-test ## check it each time you save
 	$(COURSE) check $* watch
 $(call each,pytest): chapter-%-pytest: setup-test ## run the tests in chapter N's folder
 	$(COURSE) run $* pytest $(ARGS)
@@ -96,6 +102,11 @@ $(call each,test): chapter-%-test: setup-test ## run the course's tests of chapt
 	$(PYTEST) --chapter=$* $(ARGS)
 progress: ## show which chapters are done
 	$(ANY) progress
+
+$(call each,attempt): chapter-%-attempt:
+	@python=$(PYTHON) || exit 0; "$$python" -m course attempt $*
+$(call each,new): chapter-%-new:
+	@python=$(PYTHON) || exit 0; "$$python" -m course attempt $* new
 
 ##@ stop
 $(call each,purge): chapter-%-purge: setup ## drop the messages that wait, after asking you
@@ -111,4 +122,4 @@ include maintain.mk
 .DEFAULT:
 	$(ANY) suggest target '$@' $(WITH_DIR) $(WITHOUT_DIR) $(MAINTAINED)
 
-.PHONY: help $(WITH_DIR) $(WITHOUT_DIR)
+.PHONY: help $(WITH_DIR) $(WITHOUT_DIR) $(call each,attempt) $(call each,new)

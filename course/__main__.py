@@ -36,6 +36,16 @@ def start_attempt(arguments):
     start(arguments.number)
 
 
+def find_attempt(arguments):
+    from course.attempt import find_new_folder
+    from course.chapters import find_folder
+
+    if arguments.options:
+        find_new_folder(arguments.number)
+    else:
+        find_folder(arguments.number, "my")
+
+
 def show_diff(arguments):
     from course.attempt import diff
 
@@ -136,6 +146,8 @@ def make_parser():
     words = "the program and its options"
     add("run", run_program, "run one of the stack's programs in the folder", True, words)
     add("start", start_attempt, "copy the previous chapter into a folder of the learner's", True)
+    words = "new, or nothing"
+    add("attempt", find_attempt, "exit unless the attempt is there, or can be new", True, words)
     git = "options of git diff"
     add("diff", show_diff, "show what changed since the previous chapter, or in DIR", True, git)
     add("change", change, "make a change of the lesson", True, "its number, or list them all")

@@ -86,18 +86,25 @@ def choose_source(name):
     return source
 
 
-def start(number):
-    """Copy the learner's previous chapter, or else the course's, into a new folder."""
+def find_new_folder(number):
+    """Return the folder of a new attempt, which DIR may name; exit if it can't be a new one."""
     name = find_chapter(number)
     usual = ROOT / "my" / name
     folder = Path(os.environ.get("DIR") or usual).expanduser().resolve()
-    shown = display_path(folder)
-    previous = PREVIOUS.get(name)
-    for chapter in (name, previous):
+    for chapter in (name, PREVIOUS.get(name)):
         sentence = progress.describe_old_number(chapter)
         if sentence and folder == usual:
             sys.exit(sentence)
     refuse_full_folder(folder)
+    return folder
+
+
+def start(number):
+    """Copy the learner's previous chapter, or else the course's, into a new folder."""
+    folder = find_new_folder(number)
+    name = find_chapter(number)
+    shown = display_path(folder)
+    previous = PREVIOUS.get(name)
     contents = "is empty"
     source = None
     if previous:
@@ -108,7 +115,7 @@ def start(number):
         copy(source, folder)
     print(f"{shown} {contents}. Write chapter {number} there, as chapters/{name}/README.md says.")
     command = f"make chapter-{number}-check"
-    if folder != usual:
+    if folder != ROOT / "my" / name:
         command += f" DIR={shown}"
     print(f"{command} shows what is done and what is next.")
 

@@ -32,7 +32,7 @@ def find_written_files():
 
 CHAPTERS = find_chapters()
 # The previous chapter of each chapter but the first.
-PREVIOUS = dict(zip(CHAPTERS[1:], CHAPTERS, strict=False))
+PREVIOUS = dict(zip(CHAPTERS[1:], CHAPTERS))  # noqa: B905  the system's Python may be 3.9
 # What a copy of an app leaves out.
 NOT_CODE = ("Makefile", "__pycache__", ".*", *find_written_files())
 

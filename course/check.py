@@ -153,6 +153,7 @@ class Check:
         self.steps = [IMPORT_STEP]
         self.passed = 0
         self.failed_step = None
+        self.open_star = None
 
     def run(self):
         """Check the attempt; return whether all its numbered steps passed."""
@@ -261,6 +262,7 @@ class Check:
             self.show_step("★", f"done: {step['text']}")
         else:
             self.show_step("☆", f"not yet: {step['text']}", report["sentence"])
+            self.open_star = self.open_star or step
 
     def type_make(self, verb):
         """Return a command of make as the learner types it for this attempt."""
@@ -271,14 +273,17 @@ class Check:
 
     def show_help(self, verb):
         """Show where a learner goes on after a step that failed."""
-        step = self.failed_step
+        self.show_way_on(self.failed_step, verb)
+        print(f"compare  make chapter-{self.number}-diff DIR={self.shown_folder}")
+
+    def show_way_on(self, step, verb):
+        """Show where the lesson teaches a step, and its hint if the verb is hint."""
         lesson = f"chapters/{self.name}/README.md#{step['anchor']}"
         print(f"lesson   {lesson}")
         if verb == "hint":
             self.show_hint(step)
         else:
             print(f"hint     {self.type_make('hint')}")
-        print(f"compare  make chapter-{self.number}-diff DIR={self.shown_folder}")
 
     def show_hint(self, step):
         """Show a nudge the first time, and the hint the second."""
@@ -293,8 +298,10 @@ class Check:
             nudge = f'read "{heading}" again: what does it do that your code doesn\'t? {again}'
             self.write(f"nudge    {nudge}", " " * 9)
 
-    def show_pass(self):
-        """Show what the learner knows now, and what comes next."""
+    def show_pass(self, verb):
+        """Show the way to the first star step that isn't done, then what the learner knows now."""
+        if self.open_star:
+            self.show_way_on(self.open_star, verb)
         print("\nYou now know:\n")
         known = self.lesson.partition("## What you now know\n")[2].partition("\n## ")[0]
         for line in known.strip().splitlines():
@@ -319,7 +326,7 @@ def check(number, verb=""):
     """Check an attempt once; exit with status 1 unless all numbered steps pass."""
     attempt = Check(number)
     if attempt.run():
-        attempt.show_pass()
+        attempt.show_pass(verb)
         return
     attempt.show_help(verb)
     sys.exit(1)

@@ -26,6 +26,6 @@ def suggest_variable(name, variables):
 
     Any other may be given to make: it reaches the programs that a command starts.
     """
-    close = get_close_matches(name, variables, 1, 0.7)
+    close = get_close_matches(name.upper(), variables, 1, 0.7)
     if close:
         print(f"There is no variable {name}: did you mean {close[0]}?")

@@ -8,7 +8,7 @@ from support.nodes import IGNORED
 
 from course import change, progress
 from course.chapters import CHAPTERS, ROOT
-from course.check import find_import_problem
+from course.check import Check, find_import_problem
 from course.events import Reader, parse_command
 from course.messages import Printer
 
@@ -83,6 +83,21 @@ def test_a_nudge_comes_before_the_hint(attempt):
     assert found == [False, True, False], (
         f"A step's second hint should follow a nudge, but these were repeated: {found}."
     )
+
+
+def test_an_open_star_step_gets_a_nudge_and_then_a_hint(attempt, capsys):
+    step = {"text": "a power", "anchor": "the-app", "hint": "Write power.", "star": True}
+    check = Check("1")
+    check.show_star(step, {"what": "failed", "sentence": "There should be a power."})
+    check.show_star(step | {"text": "a root"}, {"what": "failed", "sentence": "No root."})
+    for verb, wanted in [
+        ("", "hint     make chapter-1-hint DIR="),
+        ("hint", 'nudge    read "The app" again'),
+        ("hint", "hint     Write power."),
+    ]:
+        check.show_pass(verb)
+        found = capsys.readouterr().out
+        assert wanted in found, f"The check should print {wanted!r}, but it printed {found!r}."
 
 
 def first_change():

@@ -76,6 +76,15 @@ def test_wrong_package_is_refused_and_a_python_that_went_is_replaced(clone, tmp_
     assert not python.parent.exists(), "make clean should remove the environment."
 
 
+def test_missing_attempt_is_named_before_a_set_up(clone):
+    checkout = clone()
+    checkout.make("chapter-1-check", "There is no folder", fails=True)
+    checkout.make("chapter-2-start DIR=chapters", "chapters isn't empty", fails=True)
+    assert not (checkout.folder / PROGRAMS.parent.name).exists(), (
+        "Nothing should be set up for these."
+    )
+
+
 def test_python_is_missing(clone, tmp_path):
     for name in ("make", "sh", "dirname", "cat", "cksum"):
         (tmp_path / name).symlink_to(shutil.which(name))

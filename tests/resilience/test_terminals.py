@@ -134,6 +134,7 @@ def test_port_reaches_what_is_typed(checkout):
         ),
         ("mesages", "did you mean make messages?"),
         ("chapter-3-worker DIRR=my/3", "There is no variable DIRR: did you mean DIR?"),
+        ("chapter-3-worker dir=my/3", "There is no variable dir: did you mean DIR?"),
         ("chapter-3-purge ARGS=-f", "No Redis answers at REDIS_PORT="),
         (
             "--no-print-directory -C chapters/3-project-tree chapter-4-up DIR=x",
