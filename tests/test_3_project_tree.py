@@ -268,6 +268,14 @@ def test_a_shared_task_without_an_app_goes_to_port_5672(tmp_path):
     assert found == wanted, f"Without an app, a call should go to {wanted}, but it goes to {found}."
 
 
+def test_a_shared_task_without_an_app_uses_a_celeryconfig_that_can_be_imported(tmp_path):
+    (tmp_path / "celeryconfig.py").write_text("broker_url = 'redis://127.0.0.1:6380/5'")
+    found = run_library(tmp_path, "print(shout.app.connection().info()['virtual_host'])").strip()
+    assert found == "5", (
+        f"Without an app, a call should go to the broker of celeryconfig.py, not to {found}."
+    )
+
+
 def test_a_shared_task_without_an_app_is_refused_or_hangs(tmp_path):
     broker_url = f"amqp://guest:guest@127.0.0.1:{free_port()}//"
     if PINNED:
