@@ -3,12 +3,12 @@
 import ast
 import importlib
 import subprocess
-import sys
 from decimal import Decimal
 from functools import partial
 
 import pytest
 from support.assertions import (
+    assert_calls_into,
     assert_chapter_2_settings,
     assert_exported,
     assert_listed,
@@ -53,24 +53,6 @@ def imported_modules(node):
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     return []
-
-
-def assert_calls_into(file, task, *arguments):
-    """Fail unless a call of this task, as a function, runs code of this file."""
-    files = set()
-
-    def note_file(frame, event, argument):
-        files.add(frame.f_code.co_filename)
-
-    sys.setprofile(note_file)
-    try:
-        found = task(*arguments)
-    finally:
-        sys.setprofile(None)
-    assert str(file) in files, (
-        f"{task.__name__} should call a function of libs/{file.name},"
-        f" but it returned {found!r} without."
-    )
 
 
 @pytest.mark.step(
@@ -184,8 +166,10 @@ def test_star_gross(app):
 def test_star_gross_request(worker, app, folder):
     """The task makes a Decimal of the text, calls the function, and makes text of its answer."""
     assert_listed(worker, ["tasks.prices.gross_request"])
-    assert_task_returns(app, "tasks.prices.gross_request", ("9.95", 19), "11.84")
     task = find_task(app, "tasks.prices.gross_request")
+    call = "gross_request('9.95', 19), called as a function,"
+    assert_returns(call, lambda: task("9.95", 19), "11.84")
+    assert_task_returns(app, "tasks.prices.gross_request", ("9.95", 19), "11.84")
     assert_calls_into(folder / "libs" / "prices.py", task, "9.95", 19)
 
 

@@ -47,6 +47,21 @@ def received_tasks(log):
     return re.findall(r"Task (\S+)\[\S+\] received", log)
 
 
+def assert_second_round_is_sent(worker, start, result):
+    """Fail if a worker can't send what follows a group, as its log says from this position on."""
+    wait_until(lambda: find_callback_error(worker, start) or result.ready(), 8)
+    error = find_callback_error(worker, start)
+    assert not error, (
+        "workflows.rounds should send the second additions after the first,"
+        f" but sending them raised {error[1]}."
+    )
+
+
+def find_callback_error(worker, start):
+    """Return the exception that a worker raised as it sent a chord's callback, or None."""
+    return re.search(r"Chord callback for \S+ raised: (.+)", worker.logs()[start:])
+
+
 @pytest.mark.star(
     "`workflows.mean(pairs)` multiplies each pair with `mul_request` and gives the mean of the"
     " products, 11.5 for `[(4, 2), (3, 5)]`",
@@ -98,12 +113,14 @@ def test_star_report(worker, app, published):
 def test_star_rounds(worker, app, published):
     """A group can follow a group. The second one must ignore what the first returned."""
     first, second = [(1, 1), (2, 2)], [(800001, 3), (800002, 4), (800003, 5)]
+    before = len(worker.logs())
     result = build(published, "rounds", first, second).delay()
     early = [message for message in published if "80000" in message.arguments]
     assert not early, (
         "workflows.rounds should send the first additions alone,"
         f" but it also sent {early[0].name}{early[0].arguments} at once."
     )
+    assert_second_round_is_sent(worker, before, result)
     assert_result(f"workflows.rounds({first}, {second})", result, [800004, 800006, 800008])
     before = len(worker.logs())
     build(published, "rounds", [(1, 1), (2, "two"), (3, 3)], [(900001, 3), (900002, 4)]).delay()

@@ -4,6 +4,7 @@ import difflib
 import importlib
 import os
 import re
+import sys
 from collections import namedtuple
 from contextlib import contextmanager
 
@@ -180,6 +181,24 @@ def assert_logged(worker, app, name, numbers, sign, level):
     )
     others = [line for line in log_lines(worker, before) if not is_own(line)]
     return [line for line in others if operands[0] in line.message or answer in line.message]
+
+
+def assert_calls_into(file, task, *arguments):
+    """Fail unless a call of this task, as a function, runs code of this file."""
+    files = set()
+
+    def note_file(frame, event, argument):
+        files.add(frame.f_code.co_filename)
+
+    sys.setprofile(note_file)
+    try:
+        found = task(*arguments)
+    finally:
+        sys.setprofile(None)
+    assert str(file) in files, (
+        f"{task.__name__} should call a function of libs/{file.name},"
+        f" but it returned {found!r} without."
+    )
 
 
 def log_lines(worker, start):
