@@ -46,7 +46,7 @@ endif
 
 # Before the set-up of the checks, which takes a while, a folder that is missing is named.
 ifeq ($(wildcard $(ENV)/installed-$(STACK)-test),)
-OLD = chapter-%-attempt
+ATTEMPT = chapter-%-attempt
 NEW = chapter-%-new
 endif
 
@@ -90,11 +90,11 @@ $(call each,undo): chapter-%-undo: ## take the lesson's changes back
 	$(ANY) undo $*
 
 ##@ check
-$(call each,check): chapter-%-check: $(OLD) setup-test ## check your attempt step by step
+$(call each,check): chapter-%-check: $(ATTEMPT) setup-test ## check your attempt step by step
 	$(COURSE) check $*
-$(call each,hint): chapter-%-hint: $(OLD) setup-test ## check it, with a nudge for a step, then a hint
+$(call each,hint): chapter-%-hint: $(ATTEMPT) setup-test ## check it, and nudge you, then hint
 	$(COURSE) check $* hint
-$(call each,watch): chapter-%-watch: $(OLD) setup-test ## check it each time you save
+$(call each,watch): chapter-%-watch: $(ATTEMPT) setup-test ## check it each time you save
 	$(COURSE) check $* watch
 $(call each,pytest): chapter-%-pytest: setup-test ## run the tests in chapter N's folder
 	$(COURSE) run $* pytest $(ARGS)

@@ -14,6 +14,11 @@ import traceback
 from pathlib import Path
 
 
+def describe(error):
+    """Return the type and the text of an exception in one line."""
+    return "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
+
+
 def find_place(error):
     """Return the file and line in the current folder where an exception was raised, or ""."""
     here = Path.cwd()
@@ -33,8 +38,7 @@ def import_modules(names):
         for name in names:
             importlib.import_module(name)
     except Exception as error:  # noqa: BLE001  whatever an attempt raises
-        sentence = "".join(traceback.format_exception_only(error)).strip().splitlines()[-1]
-        return {"error": sentence, "place": find_place(error)}
+        return {"error": describe(error), "place": find_place(error)}
     return {"imported": names}
 
 

@@ -14,16 +14,27 @@ from pathlib import Path
 
 from course.chapters import display_path
 from course.environment import APP, URLS, port_url, redis_port
+from course.import_probe import describe, find_place
 from course.loaded import Mark, loaded_files, read_mark
 
 # Seconds that a server has to answer in.
 ANSWER_TIMEOUT = 3
 # How many of the waiting messages of each queue are read.
 READ_MESSAGES = 100
+LOGURU_LEVELS = ("TRACE", "DEBUG", "INFO", "SUCCESS", "WARNING", "ERROR", "CRITICAL")
 
 
 class ServerProblem(Exception):
     """A server cannot serve; the text is a sentence that says what to do."""
+
+
+def import_app():
+    """Return the app in the current folder with its tasks. Raises what the chapter's code raises."""
+    from celery.app.utils import find_app
+
+    app = find_app(APP)
+    app.loader.import_default_modules()
+    return app
 
 
 def find_app():
@@ -32,13 +43,26 @@ def find_app():
     Celery reports the error when it imports the app itself.
     """
     try:
-        from celery.app.utils import find_app
-
-        app = find_app(APP)
-        app.loader.import_default_modules()
+        return import_app()
     except (Exception, SystemExit):  # noqa: BLE001  a chapter's code may raise anything
         return None
-    return app
+
+
+def require_app():
+    """Return the app in the current folder, or None after a line about what the import raised.
+
+    Celery then reports the whole traceback. Exits with a sentence if LOGURU_LEVEL is no level.
+    """
+    try:
+        return import_app()
+    except (Exception, SystemExit) as error:  # noqa: BLE001  a chapter's code may raise anything
+        level = os.environ.get("LOGURU_LEVEL")
+        if level and level not in LOGURU_LEVELS:
+            levels = ", ".join(LOGURU_LEVELS)
+            sys.exit(f"LOGURU_LEVEL={level} is no level of loguru: set it to one of {levels}.")
+        place = find_place(error) or "outside of this folder"
+        print(f"{APP} can't be imported: {describe(error)}, {place}", file=sys.stderr, flush=True)
+        return None
 
 
 def open_server(url, setting, variable):
@@ -276,7 +300,7 @@ def prepare(number, options=(), in_containers=False):
     Returns the files that the worker has loaded, as loaded_files does, and the client whose
     connection marks this process as a worker while it is open, or None.
     """
-    app = find_app()
+    app = require_app()
     folder = str(Path.cwd())
     files = loaded_files(folder)
     if not app:

@@ -62,6 +62,12 @@ def is_embedded(port):
     return str(DATA / str(port)) in reply.splitlines()
 
 
+def find_embedded_ports():
+    """Return the ports on which this checkout's embedded servers serve, sorted."""
+    ports = [int(path.name) for path in DATA.glob("*") if path.name.isdecimal()]
+    return [port for port in sorted(ports) if is_embedded(port)]
+
+
 def launch_server(port, folder, **options):
     """Start an embedded server on a port of loopback and wait until it serves or exits.
 

@@ -18,7 +18,7 @@ from course.preflight import (
     own_tasks,
 )
 from course.program import become, enter_folder
-from course.server import HOST, ask
+from course.server import HOST, ask, find_embedded_ports
 
 
 def run_shell(number, options):
@@ -46,12 +46,21 @@ def report(number, folder):
     problems = []
     if not url and ask(redis_port(), "PING") is None:
         server = f"no Redis at {HOST}:{redis_port()}"
-        problems.append(f"Calls will fail, as no Redis answers: {start} starts one with a worker.")
+        problems.append(describe_missing_server(start))
     else:
         workers, problems = look_at_server(url or port_url(), folder, start)
     parts = [f"Chapter {number}", display_path(folder), server]
     parts.append(", ".join(workers) or "no worker")
     print(" · ".join(parts), *problems, sep="\n", file=sys.stderr, flush=True)
+
+
+def describe_missing_server(start):
+    """Return a sentence about a port without a server: where this folder's server is, or starts."""
+    ports = find_embedded_ports()
+    if ports:
+        export = f"type export REDIS_PORT={ports[0]} and start the shell again"
+        return f"Calls will fail, as this folder's Redis is at {HOST}:{ports[0]}: {export}."
+    return f"Calls will fail, as no Redis answers: {start} starts one with a worker."
 
 
 def look_at_server(url, folder, start):

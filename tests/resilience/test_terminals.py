@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from course.environment import PROGRAMS
+from course.environment import PROGRAMS, free_port
 from course.waiting import wait_until
 
 TASKS = "2-configuration/tasks.py"
@@ -69,6 +69,8 @@ def test_shell_without_a_server_or_beside_another_chapters_worker(checkout):
     worker = checkout.worker(2)
     shell = checkout.terminal("make chapter-3-shell")
     shell.expect("runs the code of chapters/2-configuration, not of this folder")
+    shell = checkout.terminal(f"make chapter-3-shell REDIS_PORT={free_port()}")
+    shell.expect(f"this folder's Redis is at 127.0.0.1:{checkout.port}: type export REDIS_PORT=")
     checkout.make("stop", "in chapters/2-configuration still runs and waits for Redis")
     worker.kill()
 

@@ -148,7 +148,11 @@ def test_mistake_in_the_code(checkout):
     )
     checkout.edit("2-configuration/celeryconfig.py", "redis://", "redsi://")
     checkout.edit("1-first-steps/tasks.py", "redis://127.0.0.1:6379", "redis://127.0.0.1:1")
-    errors = ("No Redis answers at broker_url", "No such transport: redsi", "SyntaxError")
+    errors = (
+        "No Redis answers at broker_url",
+        "No such transport: redsi",
+        "tasks can't be imported: SyntaxError: .* tasks/math.py, line 1",
+    )
     for number, error in enumerate(errors, 1):
         # With this empty, the chapter's own broker counts.
         terminal = checkout.terminal(f"make chapter-{number}-worker", CELERY_BROKER_URL="")
@@ -173,6 +177,7 @@ def test_mistake_in_the_code(checkout):
             "No Redis answers at REDIS_PORT=",
         ),
         ("chapter-10-flower ARGS=--port=70000", "Port 70000 is taken or not allowed: try another"),
+        ("chapter-4-worker LOGURU_LEVEL=info", "LOGURU_LEVEL=info is no level of loguru: set it"),
         ("chapter-08-diff", "There is no chapter 08: "),
         ("chapter-2-configuration-worker", "There is no chapter 2-configuration: "),
         ("chapter-1-worker DIR=nowhere", "/nowhere: make chapter-1-start DIR=nowhere makes it."),
