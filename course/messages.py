@@ -175,7 +175,9 @@ class Printer:
                 number = sum(event["what"] == what for event in held)
                 if number:
                     counts.append(f"{number} {text}")
-            self.print_line(held[-1]["t"], "", f"{len(ids)} more of the group: {', '.join(counts)}")
+            # Members that are shown in full may have had a line since.
+            seconds = max(held[-1]["t"], self.last)
+            self.print_line(seconds, "", f"{len(ids)} more of the group: {', '.join(counts)}")
         for event in held:
             self.note_state(event)
 

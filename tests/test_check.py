@@ -205,6 +205,16 @@ def test_later_members_of_a_group_are_counted(capsys):
     )
 
 
+def test_a_groups_count_has_no_earlier_time_than_the_line_before(capsys):
+    printer = Printer()
+    members = [call(number, group="g") for number in range(5)]
+    for event in read_events(*members, call(0, group="g")):
+        printer.show(event)
+    printer.flush()
+    times = [float(line.split()[0]) for line in capsys.readouterr().out.splitlines()]
+    assert times == sorted(times), f"The times should not go back, but they are {times}."
+
+
 def test_the_clock_starts_again_after_a_pause(capsys):
     printer = Printer()
     events = read_events(call(1), call(2))

@@ -69,7 +69,8 @@ message=$(sh tools/uv.sh venv --quiet --no-project --allow-existing --python "$p
     esac
 # uv shows its progress in a terminal, and lists each package.
 sh tools/uv.sh pip install --require-hashes --no-deps --python $env --requirement "$lock" ||
-    fail "The packages could not be installed: with a network, type the command again."
+    fail "The packages could not be installed, for the reason above: mend it, often the network or \
+its certificates, and type the command again."
 if [ $stack = pinned ]; then
     $env/bin/python tools/fix_billiard.py
 fi
@@ -82,8 +83,10 @@ case $set in
 *-test) rare=^$ ;;
 *) rare='/(setuptools|valkey|wcwidth)/' ;;
 esac
-echo "Compiling them, for quicker starts."
-{ echo "$packages"/[_a-k]* && echo "$packages"/[l-z]*; } |
-    xargs -P 2 -L 1 $env/bin/python -m compileall -q -x "$rare" >/dev/null || true
+# A dot is shown for each four packages.
+printf "Compiling them, for quicker starts: "
+compile='$0 -m compileall -q -x "$@" >/dev/null || true; printf .'
+printf '%s\0' "$packages"/* | xargs -0 -P 2 -n 4 sh -c "$compile" $env/bin/python "$rare" || true
+echo
 (cd $env/bin && pwd -P) >$env/place
 cksum "$lock" $port_module >"$mark"
