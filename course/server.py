@@ -142,6 +142,8 @@ def describe_server(port, wanted):
 def start_new_server(port, wanted):
     """Start the kind of server that REDIS names, or else Docker's or the embedded one."""
     if wanted != "embedded":
+        if shutil.which("docker"):
+            print("Redis: asking Docker.", flush=True)
         problem = docker_problem() or start_container(port)
         if not problem:
             return f"Redis: a Docker container at {HOST}:{port}."
