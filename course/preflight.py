@@ -29,7 +29,7 @@ class ServerProblem(Exception):
 
 
 def import_app():
-    """Return the app in the current folder with its tasks. Raises what the chapter's code raises."""
+    """Return the app in the current folder with its tasks; raise what its code raises."""
     from celery.app.utils import find_app
 
     app = find_app(APP)
