@@ -64,8 +64,11 @@ def is_embedded(port):
 
 def find_embedded_ports():
     """Return the ports on which this checkout's embedded servers serve, sorted."""
-    ports = [int(path.name) for path in DATA.glob("*") if path.name.isdecimal()]
-    return [port for port in sorted(ports) if is_embedded(port)]
+    ports = []
+    for path in DATA.glob("*"):
+        if path.name.isdecimal() and is_embedded(int(path.name)):
+            ports.append(int(path.name))
+    return sorted(ports)
 
 
 def launch_server(port, folder, **options):
