@@ -1,8 +1,8 @@
 # What a maintainer types: CONTRIBUTING.md says when. `make maintain` lists it.
 
 MAINTAINED = help maintain setup setup-web setup-test setup-browser setup-site clean \
-    test test-docker test-browser test-resilience bench picture site site-serve site-test \
-    lint lock audit tags carry
+    test test-docker test-browser test-resilience bench picture recordings site \
+    site-serve site-test lint lock audit tags carry
 COMPILE = @sh tools/uv.sh pip compile --quiet --universal --python-version 3.11 --no-annotate \
     --no-emit-index-url --no-emit-find-links
 LOCK = $(COMPILE) --no-header --generate-hashes --output-file tools/locks
@@ -50,6 +50,8 @@ bench: setup-test ## compare with what one types without the course (ARGS="start
 ##@ pages
 picture: setup-test ## write docs/picture.svg anew
 	@PICTURE=write $(ENV)/bin/python -m pytest -n 0 tests/test_1_picture.py
+recordings: setup-test ## make the recordings anew that the site replays
+	@RECORD=write STACK=pinned .venv/bin/python -m pytest -n 3 tests/test_*_recording.py
 site: setup-site ## build the course as web pages in .course/site-pages
 	@rm -rf $(PAGES)
 	@$(SPHINX) . $(PAGES) || { rm -rf $(PAGES); $(NO_SITE); }

@@ -1,6 +1,7 @@
 """The pages, lists and locks of the course agree with each other and with its files."""
 
 import importlib
+import json
 import re
 import subprocess
 import tomllib
@@ -8,6 +9,7 @@ from datetime import date, datetime
 
 import pytest
 from support.overlays import find_overlays
+from support.recordings import assert_recording
 from support.times import exercise_minutes, read_minutes
 
 from course.chapters import CHAPTERS, ROOT, number_of
@@ -164,6 +166,14 @@ def test_a_star_step_passes_on_right_answers_and_fails_on_wrong_ones(tmp_path):
     assert sentence in output, f"The suite should print {sentence!r}:\n{output}"
     with pytest.raises(pytest.Collector.CollectError, match="needs the overlays"):
         find_overlays(tmp_path / "test_4_sum.py", "test_star_mean")
+
+
+def test_an_event_that_no_run_gives_is_named(tmp_path):
+    events = json.loads((ROOT / "tests" / "test_1_first_steps" / "call.json").read_text())
+    changed = tmp_path / "call.json"
+    changed.write_text(json.dumps(events).replace('"8"', '"9"'))
+    with pytest.raises(AssertionError, match=r"A run doesn't give the event .+: \"9\".+call.json"):
+        assert_recording(changed, events)
 
 
 @each_chapter
