@@ -163,6 +163,10 @@ class Lesson:
                 elif part.name == "workers" and part.argument == "none":
                     current.workers = []
                 elif part.name == "workers":
+                    # Other workers on the same files begin a new session.
+                    if any(not starts_worker(block) for block in current.blocks):
+                        current = Session(edits=list(current.edits), without=set(current.without))
+                        sessions.append(current)
                     current.workers = part.argument.split(", ")
             elif part.language == "diff":
                 # A change after some blocks adds to the earlier changes, in a new session.
@@ -175,6 +179,11 @@ class Lesson:
             elif part.run:
                 current.blocks.append(part)
         return sessions
+
+
+def starts_worker(block):
+    """Return whether a block is the command that starts a worker."""
+    return block.label == "Worker" and block.language == "console"
 
 
 def label_above(lines, number):

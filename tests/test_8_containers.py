@@ -83,8 +83,9 @@ def assert_queues(app):
     for queues in replies.values():
         for queue in queues:
             consumed.append(queue["name"])
-    assert sorted(consumed) == ["celery", "celery", "celery", "ledger"], (
-        "Three workers should consume from celery and one from ledger, but the queues are"
+    assert sorted(consumed) == ["celery"] * 3 + ["ledger"] + ["rates"] * 3, (
+        "Three workers should consume from celery and rates, and one from ledger, but they consume"
+        " from"
         f" {sorted(consumed)}."
     )
     enter_request = app.signature(ENTER, ["pay", 2000], app=app)

@@ -49,8 +49,8 @@ def test_make_starts_two_workers_beside_another(request, celery_setup, app, app_
         wait_until_ready(worker)
     replies = app.control.inspect(timeout=10, limit=3).active_queues()
     consumed = sorted(queue["name"] for queues in replies.values() for queue in queues)
-    assert consumed == ["celery", "celery", "ledger"], (
-        "Two workers should consume from the queue celery and one from ledger, but the queues are"
+    assert consumed == ["celery", "celery", "ledger", "rates", "rates"], (
+        "Two workers should consume from celery and rates, and one from ledger, but the queues are"
         f" {consumed}."
     )
 
@@ -62,6 +62,30 @@ def test_a_worker_with_a_misspelt_queue_exits(app_under_test):
     assert worker.status == "exited" and "leger" in worker.logs(), (
         f"A worker of {display_path(app_under_test.folder)} with -Q leger should exit and name the"
         f" queue.\n{worker.logs()}"
+    )
+
+
+@pytest.mark.isolated(args=["-X", "leger"])
+def test_a_worker_with_a_misspelt_exclusion_consumes_from_all_queues(celery_setup, app):
+    [queues] = app.control.inspect(timeout=10, limit=1).active_queues().values()
+    found = sorted(queue["name"] for queue in queues)
+    assert found == ["celery", "ledger", "rates"], (
+        f"A worker with -X leger should consume from all queues, but it consumes from {found}."
+    )
+
+
+@pytest.mark.isolated(slow_tasks=True)
+def test_a_rate_limit_fills_the_prefetch(celery_setup, app, redis):
+    app.control.rate_limit("slow.nap", "6/m", reply=True, timeout=10, limit=1)
+    for _ in range(20):
+        app.tasks["slow.nap"].delay(0)
+    wait_until(lambda: redis.hlen("unacked") == 8, 5)
+    result = app.tasks["tasks.math.add_request"].delay(4, 4)
+    time.sleep(2)
+    found = result.state, redis.hlen("unacked")
+    assert found == ("PENDING", 8), (
+        "While two processes hold 8 calls with a rate limit, another task should wait, but its"
+        f" state and the number of messages held are {found}."
     )
 
 

@@ -16,8 +16,9 @@ task_reject_on_worker_lost = True
 broker_transport_options = {"visibility_timeout": 3600}
 
 # The queues that a worker takes from, unless -Q or -X says otherwise. Any other name is an error.
-task_queues = {"celery": {}, "ledger": {}}
+task_queues = {"celery": {}, "ledger": {}, "rates": {}}
 task_create_missing_queues = False
 
-# The ledger has a queue of its own, so that a single process can be its only writer. All other tasks go into `celery`.
-task_routes = {"tasks.ledger.*": {"queue": "ledger"}}
+# A single process can be the ledger's only writer, and slow rates delay nobody.
+# All other tasks go to `celery`.
+task_routes = {"tasks.ledger.*": {"queue": "ledger"}, "tasks.rates.*": {"queue": "rates"}}

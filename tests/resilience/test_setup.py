@@ -65,7 +65,7 @@ def test_wrong_package_is_refused_and_a_python_that_went_is_replaced(clone, tmp_
     (checkout.folder / lock).write_text(text)
     checkout.make("setup")
     checkout.folder = checkout.folder.rename(checkout.folder.with_name("moved and renamed"))
-    checkout.make("chapter-9-beat ARGS=--help", "Usage: celery")
+    checkout.make("chapter-10-beat ARGS=--help", "Usage: celery")
     is_whole(checkout)
     python = checkout.folder / PROGRAMS.parent.name / "bin" / "python"
     python.unlink()

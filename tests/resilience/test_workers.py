@@ -169,14 +169,14 @@ def test_mistake_in_the_code(checkout):
         ),
         (
             "chapter-3-beat",
-            "has nothing for beat: chapters/9-periodic-tasks is the first that has.",
+            "has nothing for beat: chapters/10-periodic-tasks is the first that has.",
         ),
-        ("chapter-3-web", "has nothing for uvicorn: chapters/12-web is the first that has."),
+        ("chapter-3-web", "has nothing for uvicorn: chapters/13-web is the first that has."),
         (
-            "chapter-10-flower ARGS=--port=0",
+            "chapter-11-flower ARGS=--port=0",
             "No Redis answers at REDIS_PORT=",
         ),
-        ("chapter-10-flower ARGS=--port=70000", "Port 70000 is taken or not allowed: try another"),
+        ("chapter-11-flower ARGS=--port=70000", "Port 70000 is taken or not allowed: try another"),
         ("chapter-4-worker LOGURU_LEVEL=info", "LOGURU_LEVEL=info is no level of loguru: set it"),
         ("chapter-08-diff", "There is no chapter 08: "),
         ("chapter-2-configuration-worker", "There is no chapter 2-configuration: "),

@@ -62,7 +62,7 @@ class LessonRunner:
 
     def prepare(self, session, folder):
         """Return the runner of a session; start its workers if the session has changes."""
-        if not session.edits:
+        if not session.edits and session.workers == [""]:
             return SessionRunner(self.page, session, self.app, folder / "top")
         chapter = folder / self.app.folder.name
         shutil.copytree(self.app.folder, chapter, ignore=IGNORED)

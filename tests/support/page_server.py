@@ -1,4 +1,4 @@
-"""Chapter 12's page: its server, what it answers, and the Redis that tests take away from it."""
+"""Chapter 13's page: its server, what it answers, and the Redis that tests take away from it."""
 
 import importlib
 import json

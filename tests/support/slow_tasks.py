@@ -5,7 +5,9 @@ are. SLOW_TASKS_SETTINGS has settings as JSON. SLOW_TASKS_LOOK is how often, in 
 looks for killed processes.
 """
 
+import asyncio
 import json
+import multiprocessing
 import os
 import signal
 import time
@@ -94,6 +96,36 @@ def poison():
     """Count the runs in Redis; kill this process each time."""
     app.backend.client.incr("runs")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="slow.process")
+def process(seconds):
+    """Sleep, and return the PID of the process that runs this."""
+    time.sleep(seconds)
+    return os.getpid()
+
+
+@app.task(name="slow.split")
+def split():
+    """Compute in two processes of a pool, and return their answers."""
+    with multiprocessing.Pool(2) as pool:
+        return pool.map(abs, [-1, -2])
+
+
+async def reach(key):
+    """Leave a trace in Redis."""
+    app.backend.client.set(key, 1)
+    return key
+
+
+app.task(name="slow.coroutine")(reach)
+app.task(name="slow.ignored_coroutine", ignore_result=True)(reach)
+
+
+@app.task(name="slow.loop")
+def loop(key):
+    """Run a coroutine in an event loop, and return what it returns."""
+    return asyncio.run(reach(key))
 
 
 @app.task(name="slow.killed")

@@ -1,0 +1,15 @@
+"""What this package offers: `from tasks import add_request`."""
+
+from tasks.ledger import enter_request
+from tasks.math import add_request, divide_request, mul_request, sub_request, xsum_request
+from tasks.rates import rate_request
+
+__all__ = [
+    "add_request",
+    "divide_request",
+    "enter_request",
+    "mul_request",
+    "rate_request",
+    "sub_request",
+    "xsum_request",
+]

@@ -1,0 +1,51 @@
+"""Arithmetic as tasks: a client calls their `delay`, and a worker runs them."""
+
+from loguru import logger
+
+from libs import math
+from tasks.celery import app
+
+
+@app.task
+def add_request(x, y):
+    """Return x + y."""
+    logger.info("asked: {} + {}", x, y)
+    result = math.add(x, y)
+    logger.info("answer: {}", result)
+    return result
+
+
+@app.task
+def sub_request(x, y):
+    """Return x - y."""
+    logger.info("asked: {} - {}", x, y)
+    result = math.sub(x, y)
+    logger.info("answer: {}", result)
+    return result
+
+
+@app.task
+def mul_request(x, y):
+    """Return x * y."""
+    logger.info("asked: {} * {}", x, y)
+    result = math.mul(x, y)
+    logger.info("answer: {}", result)
+    return result
+
+
+@app.task
+def divide_request(x, y):
+    """Return x / y."""
+    logger.info("asked: {} / {}", x, y)
+    result = math.divide(x, y)
+    logger.info("answer: {}", result)
+    return result
+
+
+@app.task
+def xsum_request(numbers):
+    """Return the sum of a list of numbers."""
+    logger.info("asked: sum of {}", numbers)
+    result = math.xsum(numbers)
+    logger.info("answer: {}", result)
+    return result

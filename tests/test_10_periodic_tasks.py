@@ -1,0 +1,546 @@
+"""Chapter 10: what beat sends and when, on a clock that the tests set, and what the ledger does."""
+
+import importlib
+import shelve
+import sqlite3
+import time
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from celery import signals
+from celery.beat import PersistentScheduler
+from celery.exceptions import TaskRevokedError
+from celery.schedules import crontab
+from support.assertions import (
+    assert_exported,
+    assert_listed,
+    assert_raises,
+    assert_result,
+    assert_returns,
+    assert_setting,
+    assert_setting_includes,
+    assert_task_returns,
+    describe,
+    find_task,
+)
+from support.names import ENTER, INTEREST, MATH_TASKS
+from support.signals import connected, retries
+
+from course.environment import PINNED
+from course.waiting import wait_until
+
+BERLIN = "Europe/Berlin"
+
+
+@pytest.fixture
+def pay_interest(ledger):
+    """The chapter's function, on a balance of 1000."""
+    module = importlib.import_module("libs.ledger")
+    assert hasattr(module, "pay_interest"), (
+        "libs/ledger.py should have a function pay_interest, but it has none."
+    )
+    module.enter("pay", 1000)
+    return module.pay_interest
+
+
+class Beat:
+    """Celery's own scheduler on a clock that only moves when beat waits: a day takes milliseconds.
+
+    `sent` lists its messages: when they were sent, their task, arguments, and expiry in seconds.
+    """
+
+    def __init__(self, app, file):
+        self.app = app
+        self.file = str(file)
+        self.now = None
+        self.sent = []
+        self.killed = []
+
+    def time(self):
+        return self.now.astimezone(self.app.timezone)
+
+    def note(self, sender, body, headers, **_):
+        expires = None
+        if headers["expires"]:
+            expires = (datetime.fromisoformat(headers["expires"]) - self.now).total_seconds()
+        arguments = list(body[0])
+        message = {"at": self.time(), "task": sender, "args": arguments, "expires": expires}
+        self.sent.append(message)
+
+    def set_schedule(self, schedule, zone="UTC"):
+        """Make this the only entry of the schedule, in this time zone."""
+        self.app.conf.timezone = zone
+        del self.app.timezone  # the app has cached the zone that it had before
+        entry = {"task": INTEREST, "args": (0.01,), "schedule": schedule}
+        self.app.conf.beat_schedule = {"interest": entry}
+
+    def run(self, begin, close=True, **duration):
+        """Start beat at this time in UTC and stop it after this timedelta, or kill it.
+
+        Return the times at which it sent a message, in the app's time zone.
+        """
+        self.now = datetime.fromisoformat(f"{begin}+00:00")
+        end = self.now + timedelta(**duration)
+        already = len(self.sent)
+        try:
+            with connected(signals.before_task_publish, self.note):
+                self.tick_until(end, close)
+        except Exception as error:  # noqa: BLE001  it becomes the sentence
+            raise AssertionError(
+                f"beat should run with this schedule, but this was raised: {describe(error)}"
+            ) from None
+        return [message["at"].isoformat(" ", "minutes") for message in self.sent[already:]]
+
+    def tick_until(self, end, close):
+        scheduler = PersistentScheduler(app=self.app, schedule_filename=self.file)
+        while self.now < end:
+            seconds = max(scheduler.tick(), 0)
+            # A wait takes a little longer than it should.
+            self.now += timedelta(seconds=seconds + 0.003)
+        if close:
+            scheduler.close()
+        else:
+            # A scheduler that is garbage collected would still write its file.
+            self.killed.append(scheduler)
+
+
+@pytest.fixture
+def beat(app, monkeypatch, tmp_path):
+    """The chapter's beat, whose messages no worker takes."""
+    beat = Beat(app, tmp_path / "celerybeat-schedule")
+    monkeypatch.setattr(app, "now", beat.time)
+    return beat
+
+
+class FailsOnce:
+    """A stand-in for the module shelve that can't open a file the first time."""
+
+    def __init__(self, error):
+        self.errors = [error]
+
+    def open(self, *args, **options):
+        if self.errors:
+            raise self.errors.pop()
+        return shelve.open(*args, **options)
+
+
+def entries(ledger):
+    """Return the ledger's amounts by their ids."""
+    with closing(sqlite3.connect(ledger)) as db:
+        [table] = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchone()
+        return {row[0]: row[1] for row in db.execute(f'SELECT * FROM "{table}"')}
+
+
+def interest_entries(ledger):
+    """Return the entries without the balance that pay_interest began with."""
+    found = entries(ledger)
+    found.pop("pay", None)
+    return found
+
+
+no_worker = pytest.mark.isolated(count=0)
+
+
+@pytest.fixture
+def distant_zone(monkeypatch):
+    """A time zone for this process in which it is another day than in UTC."""
+    zone = "<-12>12"
+    if datetime.now(UTC).hour >= 12:
+        zone = "<+14>-14"
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    yield
+    monkeypatch.delenv("TZ")
+    time.tzset()
+
+
+def test_lesson(lesson):
+    lesson.holds()
+
+
+@pytest.mark.step(
+    '`libs.ledger.pay_interest("2026-03-01", 0.01)` enters a hundredth of the balance under'
+    " `interest 2026-03-01`, and returns the new balance",
+    "a-daily-task",
+)
+def test_pay_interest(pay_interest, ledger):
+    """Read the balance, and call enter with an id that has the day in it."""
+    found = pay_interest("2026-03-01", 0.01)
+    assert found == 1010.0, (
+        f"On a balance of 1000, pay_interest should return 1010.0, but it returned {found!r}."
+    )
+    added = interest_entries(ledger)
+    assert added == {"interest 2026-03-01": 10.0}, (
+        "pay_interest should add one entry, 'interest 2026-03-01' with 10.0, but it added"
+        f" {added or 'none'}."
+    )
+
+
+@pytest.mark.step(
+    "a second call for the same day changes nothing, and another day pays again", "a-daily-task"
+)
+def test_a_day_is_paid_once(pay_interest):
+    """The id that the entry is made under has to hold the day: f"interest {day}"."""
+    days = ["2026-03-01", "2026-03-01", "2026-03-02"]
+    found = [round(pay_interest(day, 0.01), 2) for day in days]
+    assert found == [1010.0, 1010.0, 1020.1], (
+        "Interest for March 1st, for March 1st again and for March 2nd should leave 1010.0, 1010.0"
+        f" and 1020.1, but it left {', '.join(map(str, found))}."
+    )
+
+
+@pytest.mark.step(
+    "`from tasks import interest_request` works, and the worker lists"
+    " `tasks.ledger.interest_request`",
+    "a-daily-task",
+)
+def test_package_offers_the_task(worker, app):
+    """Write it in tasks/ledger.py, like enter_request, and import it in tasks/__init__.py."""
+    assert_exported(app, INTEREST)
+    assert_listed(worker, [INTEREST])
+
+
+@pytest.mark.step(
+    "`interest_request.delay(0.01)` enters today's interest, by the date in UTC, and only once",
+    "a-daily-task",
+)
+def test_interest_request(celery_setup, app, pay_interest, ledger, distant_zone):
+    """The task works out the day: datetime.now(UTC).date(). Its only argument is the rate."""
+    before = f"interest {datetime.now(UTC).date()}"
+    # Called as a function here, where it is another day than in UTC, and then by the worker.
+    task = find_task(app, INTEREST)
+    assert_returns("interest_request(0.01)", lambda: task(0.01), 1010.0)
+    after = f"interest {datetime.now(UTC).date()}"  # another day, if the test runs at midnight
+    added = list(interest_entries(ledger))
+    assert added and set(added) <= {before, after}, (
+        f"interest_request should make an entry {before!r}, by the date in UTC, but it made"
+        f" {added or 'none'}."
+    )
+    assert_task_returns(app, INTEREST, (0.01,), 1010.0)
+
+
+@pytest.mark.step(
+    "while the ledger is locked, `interest_request` is retried three times, as `enter_request` is",
+    "a-daily-task",
+)
+def test_a_locked_ledger_is_tried_again(app, pay_interest, ledger):
+    """@app.task takes autoretry_for, retry_backoff and max_retries, which is 3 by default."""
+    with closing(sqlite3.connect(ledger, isolation_level=None)) as lock, retries() as reasons:
+        lock.execute("BEGIN IMMEDIATE")
+        # apply() doesn't wait before a retry.
+        result = find_task(app, INTEREST).apply((0.01,))
+    assert (result.state, len(reasons)) == ("FAILURE", 3), (
+        "If the ledger stays locked, interest_request should be retried three times and then fail,"
+        f" but it was retried {len(reasons)} times, and its state is {result.state}"
+        f" ({result.result!r})."
+    )
+
+
+@pytest.mark.step(
+    "beat sends `interest_request` with the rate 0.01 once a day, at 4:00 UTC",
+    "interval-and-crontab",
+)
+@no_worker
+def test_beat_sends_once_a_day(app, beat):
+    """beat_schedule is a dictionary of dictionaries. crontab needs both hour=4 and minute=0,
+    and args is a tuple: (0.01,)."""
+    assert app.conf.beat_schedule, "celeryconfig.py should set beat_schedule, but it doesn't."
+    beat.run("2026-03-01 00:30", days=2)
+    calls = {f"{message['task']} with {message['args']}" for message in beat.sent}
+    interest = [message for message in beat.sent if message["task"] == INTEREST]
+    assert interest and all(message["args"] == [0.01] for message in interest), (
+        f"beat should send {INTEREST} with [0.01], but it sent"
+        f" {', '.join(sorted(calls)) or 'nothing'}."
+    )
+    times = [message["at"].isoformat(" ", "minutes") for message in interest]
+    assert times == ["2026-03-01 04:00+00:00", "2026-03-02 04:00+00:00"], (
+        f"In two days beat should send twice, at 4:00 UTC, but it sent {len(times)} times,"
+        f" first at {', '.join(times[:3])}."
+    )
+
+
+@pytest.mark.step(
+    "a message that waits longer than twelve hours is dropped", "when-no-worker-is-running"
+)
+@no_worker
+def test_a_message_expires(app, beat):
+    """An entry's "options" is a dictionary of what apply_async takes, such as expires, in
+    seconds."""
+    beat.run("2026-03-01 00:30", days=1)
+    interest = [message for message in beat.sent if message["task"] == INTEREST]
+    assert interest, f"beat should send {INTEREST} once a day, but it didn't."
+    expires = interest[0]["expires"]
+    assert expires is not None, (
+        "beat's message should expire after twelve hours, 43200 seconds, but it never expires."
+    )
+    assert abs(expires - 12 * 3600) < 1, (
+        "beat's message should expire after twelve hours, 43200 seconds, but it expires after"
+        f" {expires:.0f}."
+    )
+
+
+@pytest.mark.step("the tasks and the settings of chapter 9 are still there", "a-daily-task")
+def test_what_chapter_7_had(worker, app, ledger):
+    """Nothing else changes in this chapter."""
+    assert_listed(worker, [ENTER, *MATH_TASKS])
+    assert_setting_includes(app, "task_routes", {"tasks.ledger.*": {"queue": "ledger"}})
+    assert_setting_includes(app, "broker_transport_options", {"visibility_timeout": 3600})
+    for name in ("task_acks_late", "task_reject_on_worker_lost"):
+        assert_setting(app, name, True)
+    assert_task_returns(app, ENTER, ("rent", -500), -500.0)
+
+
+# What follows is about Celery itself.
+
+
+@no_worker
+@pytest.mark.parametrize(
+    "schedule, wanted",
+    [
+        (crontab(minute="*/15", hour=4), ["04:00", "04:15", "04:30", "04:45"]),
+        (crontab(hour="8-18/5", minute=30), ["08:30", "13:30", "18:30"]),
+        (crontab(hour=6, minute=0, day_of_week="mon-fri"), []),  # a Sunday
+        (crontab(hour=6, minute=0, day_of_week="sun"), ["06:00"]),
+        (crontab(day_of_month=1, hour=6, minute=0), ["06:00"]),
+        (timedelta(hours=8), ["08:00", "16:00"]),
+        (6 * 3600, ["06:00", "12:00", "18:00"]),
+    ],
+)
+def test_schedules(beat, schedule, wanted):
+    beat.set_schedule(schedule)
+    found = [time[11:16] for time in beat.run("2026-03-01 00:00", hours=23.9)]
+    assert found == wanted, (
+        f"{schedule!r} should be due at {wanted} on March 1st 2026, but it was due at {found}."
+    )
+
+
+@no_worker
+def test_an_hour_without_a_minute_is_sixty_times(beat):
+    beat.set_schedule(crontab(hour=4))
+    times = beat.run("2026-03-01 00:00", days=1)
+    found = len(times), times[0][11:16], times[-1][11:16]
+    assert found == (60, "04:00", "04:59"), (
+        "crontab(hour=4) should be due 60 times, from 04:00 to 04:59, but the count and the first"
+        f" and last times are {found}."
+    )
+
+
+@no_worker
+@pytest.mark.parametrize("day", ["2026-03-29", "2026-10-25"])
+def test_a_schedule_in_utc_has_no_daylight_saving(beat, day):
+    beat.set_schedule(crontab(hour=2, minute=30))
+    found = beat.run(f"{day} 00:00", days=1)
+    assert found == [f"{day} 02:30+00:00"], (
+        f"A schedule in UTC should be due at 02:30 on {day} too, but it was due at {found}."
+    )
+
+
+def assert_one_run_in_berlin(beat, schedule, day, wanted):
+    """Fail unless beat sends once on this day, at this local time."""
+    beat.set_schedule(schedule, BERLIN)
+    noon_before = datetime.fromisoformat(day) - timedelta(hours=12)
+    times = beat.run(noon_before.isoformat(" "), days=1)
+    found = [time for time in times if time.startswith(day)]
+    assert found == [f"{day} {wanted}"], (
+        f"On {day} beat should send once, at {wanted}, but it sent at {found}."
+    )
+
+
+@no_worker
+@pytest.mark.parametrize(
+    "day, wanted", [("2026-03-29", "04:00+02:00"), ("2026-10-25", "04:00+01:00")]
+)
+def test_a_day_with_a_change_of_the_clock_has_one_run(beat, day, wanted):
+    assert_one_run_in_berlin(beat, crontab(hour=4, minute=0), day, wanted)
+
+
+@no_worker
+def test_a_time_that_a_day_skips_runs_later(beat):
+    wanted = "03:30+02:00"
+    if PINNED:
+        wanted = "03:00+02:00"
+    assert_one_run_in_berlin(beat, crontab(hour=2, minute=30), "2026-03-29", wanted)
+
+
+@no_worker
+def test_a_time_that_a_day_repeats_runs_once(beat):
+    assert_one_run_in_berlin(beat, crontab(hour=2, minute=30), "2026-10-25", "02:30+02:00")
+
+
+@no_worker
+def test_the_hour_that_is_repeated_is_skipped(beat):
+    """At 3:00 in summer time it becomes 2:00 again: an hourly schedule has a gap of two hours."""
+    beat.set_schedule(crontab(minute=30), BERLIN)
+    found = [time[11:] for time in beat.run("2026-10-24 23:15", hours=4)]
+    assert found == ["01:30+02:00", "02:30+02:00", "03:30+01:00"], (
+        f"An hourly schedule should skip the repeated hour, but it was due at {found}."
+    )
+
+
+@no_worker
+@pytest.mark.parametrize("day, hours_on_pinned", [("2026-03-28", 23), ("2026-10-24", 25)])
+def test_an_interval_of_a_day_in_a_zone(beat, day, hours_on_pinned):
+    wanted = 24
+    if PINNED:
+        wanted = hours_on_pinned
+    beat.set_schedule(timedelta(hours=24), BERLIN)
+    beat.run(f"{day} 12:00", days=1.1)
+    noon = datetime.fromisoformat(f"{day} 12:00+00:00")
+    found = (beat.sent[0]["at"] - noon) / timedelta(hours=1)
+    assert round(found, 2) == wanted, (
+        f"From {day} on, an interval of 24 hours should take {wanted}, but it took {found:.2f}."
+    )
+
+
+@no_worker
+def test_what_was_missed_is_sent_once(beat):
+    beat.set_schedule(crontab())
+    beat.run("2026-03-01 12:00:30", minutes=3)
+    begin = "2026-03-01 12:05:54"  # 144 seconds after the last message
+    found = beat.run(begin, seconds=1)
+    assert found == ["2026-03-01 12:05+00:00"], (
+        f"beat should send once as it starts, but it sent at {found}."
+    )
+
+
+@no_worker
+def test_days_that_beat_missed_are_not_made_up_for(beat):
+    beat.set_schedule(crontab(hour=4, minute=0))
+    beat.run("2026-03-02 00:00", days=1)  # a Monday
+    found = beat.run("2026-03-05 02:00", hours=20)
+    assert found == ["2026-03-05 02:00+00:00", "2026-03-05 04:00+00:00"], (
+        f"After three days beat should send as it starts, and at 4:00, but it sent at {found}."
+    )
+
+
+@no_worker
+def test_a_first_start_sends_nothing(beat):
+    beat.set_schedule(crontab(hour=4, minute=0))
+    found = beat.run("2026-03-01 04:30", hours=1)
+    assert not found, f"Without a file beat should wait for the next time, but it sent at {found}."
+
+
+@no_worker
+def test_an_edited_schedule_is_used_after_a_restart(beat):
+    beat.set_schedule(crontab(hour=4, minute=0))
+    beat.run("2026-03-01 00:00", hours=12)
+    beat.app.conf.beat_schedule["interest"]["schedule"] = crontab(hour=18, minute=0)
+    found = beat.run("2026-03-01 12:00", days=1)
+    assert found == ["2026-03-01 18:00+00:00"], (
+        f"beat should send at 18:00 now, but it sent at {found}."
+    )
+    # The new schedule was due in the meantime, so beat sends at once.
+    beat.app.conf.beat_schedule["interest"]["schedule"] = crontab(hour=20, minute=0)
+    found = beat.run("2026-03-02 12:00", hours=1)
+    assert found == ["2026-03-02 12:00+00:00"], (
+        f"beat should send an overdue entry as it starts, but it sent at {found}."
+    )
+
+
+@no_worker
+def test_another_name_or_zone_begins_anew(beat):
+    beat.set_schedule(crontab(hour=4, minute=0))
+    beat.run("2026-03-01 00:00", days=1)
+    beat.set_schedule(crontab(hour=4, minute=0), BERLIN)
+    found = beat.run("2026-03-05 02:00", minutes=30)
+    assert not found, f"A new time zone should reset the file, but beat sent at {found}."
+    beat.app.conf.beat_schedule["daily"] = beat.app.conf.beat_schedule.pop("interest")
+    found = beat.run("2026-03-09 02:00", minutes=30)
+    assert not found, f"An entry with a new name should have no past, but beat sent at {found}."
+
+
+@no_worker
+def test_a_killed_beat_has_forgotten_the_last_minutes(beat):
+    seconds = PersistentScheduler.sync_every
+    assert seconds == 180, (
+        f"beat should write its file every 180 seconds, but sync_every is {seconds}."
+    )
+    beat.set_schedule(crontab())
+    beat.run("2026-03-01 12:00:30", minutes=2, close=False)  # doesn't write the second message
+    found = beat.run("2026-03-01 12:02:40", seconds=10)
+    assert found == ["2026-03-01 12:02+00:00"], (
+        f"After a kill beat should send the last message again, but it sent at {found}."
+    )
+
+
+def assert_file_is_removed(beat, caplog):
+    """Start beat on its file; fail unless it removes that and begins anew."""
+    found = beat.run("2026-03-01 12:05:54", seconds=1)
+    assert "Removing corrupted schedule file" in caplog.text, (
+        f"beat should log that it removes the file, but it logged: {caplog.text or 'nothing'}"
+    )
+    assert not found, (
+        f"Without its file beat should wait for the next time, but it sent at {found}."
+    )
+
+
+def damage_files(beat):
+    for file in Path(beat.file).parent.glob("celerybeat-schedule*"):
+        file.write_bytes(b"damaged")
+
+
+@no_worker
+def test_a_damaged_file_is_removed(beat, caplog):
+    beat.set_schedule(crontab())
+    beat.run("2026-03-01 12:00:30", minutes=2)
+    damage_files(beat)
+    assert_file_is_removed(beat, caplog)
+
+
+@no_worker
+def test_a_locked_file_is_removed(beat, monkeypatch, caplog):
+    """A second beat meets this where Python has dbm.gnu, which locks the file for the first."""
+    beat.set_schedule(crontab())
+    beat.run("2026-03-01 12:00:30", minutes=2)
+    damage_files(beat)
+    error = OSError(11, "Resource temporarily unavailable")
+    monkeypatch.setattr(PersistentScheduler, "persistence", FailsOnce(error))
+    assert_file_is_removed(beat, caplog)
+
+
+def test_an_expired_message_is_dropped(worker, app, pay_interest, ledger):
+    past = datetime.now(UTC) - timedelta(seconds=1)
+    result = find_task(app, INTEREST).apply_async((0.01,), expires=past)
+    with assert_raises(TaskRevokedError, "get() of an expired task should raise TaskRevokedError"):
+        result.get(timeout=5)
+    worker.wait_for_log(f"Discarding revoked task: {INTEREST}[{result.id}]")
+    added = interest_entries(ledger)
+    assert not added, f"An expired task shouldn't run, but it made the entries {added}."
+
+
+def test_beat_does_not_check_that_a_task_exists(worker, app, beat, pay_interest):
+    beat.set_schedule(crontab())
+    beat.app.conf.beat_schedule["misspelt"] = {
+        "task": "tasks.ledger.intrest_request",
+        "schedule": crontab(),
+    }
+    beat.run("2026-03-01 12:00:30", minutes=2)
+    found = [message["task"] for message in beat.sent].count("tasks.ledger.intrest_request")
+    assert found == 2, (
+        f"beat should send a task that doesn't exist twice in two minutes, but it sent {found}."
+    )
+    worker.wait_for_log("Received unregistered task of type 'tasks.ledger.intrest_request'")
+    wait_until(
+        lambda: worker.logs().count(f"Task {INTEREST}[") >= 4, 5
+    )  # two received, two succeeded
+    assert_result("The task that exists", find_task(app, INTEREST).delay(0.01), 1010.0)
+
+
+def test_interest_is_for_the_day_on_which_the_task_runs(app, pay_interest, ledger, monkeypatch):
+    module = importlib.import_module("tasks.ledger")
+    if getattr(module, "datetime", None) is not datetime:
+        pytest.skip("replaces the clock of `from datetime import datetime`")
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2026, 3, 2, 0, 5, tzinfo=tz)
+
+    monkeypatch.setattr(module, "datetime", Clock)
+    find_task(app, INTEREST)(0.01)
+    found = interest_entries(ledger)
+    assert "interest 2026-03-02" in found, (
+        f"The interest should be for the day of the run, 2026-03-02, but the entries are {found}."
+    )

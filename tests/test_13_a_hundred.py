@@ -1,0 +1,74 @@
+"""Chapter 13: a hundred requests at once while a worker is stopped and another is started."""
+
+import json
+import sqlite3
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+from support.assertions import WARM_STOP, find_task, wait_until_ready
+from support.names import ALONE, XSUM
+from support.page_server import id_of, start_page_server
+
+from course.waiting import wait_until
+
+PENDING = {"state": "PENDING"}
+pytestmark = pytest.mark.skipif(
+    "config.option.docker", reason="the page's server runs on this machine: make test"
+)
+
+
+def count_done(futures):
+    return sum(future.done() for future in futures)
+
+
+def pending(server, paths):
+    """Return the paths of the sums that are still waiting."""
+    return [path for path in paths if server.state(path) == PENDING]
+
+
+def send_again(app, folder, paths):
+    """Send sums again under their ids, with the numbers that the page's server has recorded."""
+    with closing(sqlite3.connect(folder / "sums.db")) as db:
+        for path in paths:
+            query = "SELECT numbers FROM sums WHERE id = ?"
+            [numbers] = db.execute(query, (id_of(path),)).fetchone()
+            find_task(app, XSUM).apply_async((json.loads(numbers),), task_id=id_of(path))
+
+
+@pytest.mark.isolated(args=["--pool=solo", *ALONE])
+def test_a_hundred_at_once(app, app_under_test):
+    """Each id leads to its sum. What a worker loses when it is stopped is sent again.
+
+    Prefork workers do the same, but some stops take half a minute, and so do the sums that such a
+    worker holds.
+    """
+    server = start_page_server(app_under_test)
+    redis = app_under_test.broker.client
+    [worker] = app_under_test.workers
+    wait_until_ready(worker)
+    with ThreadPoolExecutor(100) as pool:
+        sending = [pool.submit(server.send, [number, 0.5]) for number in range(100)]
+        wait_until(lambda: count_done(sending) > 30, 10)
+        worker.kill("SIGTERM")
+        app_under_test.add_worker(["-n", "second@%h"])
+        paths = [future.result() for future in sending]
+
+    wait_until(lambda: worker.status == "exited" and not redis.llen("celery"), WARM_STOP)
+    wait_until(lambda: not pending(server, paths), 2)  # for what the second worker holds
+    lost = pending(server, paths)
+    assert len(lost) <= 2, (
+        f"A worker that is stopped should lose two messages at most, but it lost {len(lost)}."
+    )
+    send_again(app, app_under_test.folder, lost)
+    wait_until(lambda: not pending(server, lost), 5)
+
+    wrong = Counter()
+    for number, path in enumerate(paths):
+        found = server.state(path)
+        if found != {"state": "SUCCESS", "result": number + 0.5}:
+            wrong[str(found)] += 1
+    assert not wrong, (
+        f"Each of a hundred ids should lead to its sum, but these didn't: {dict(wrong)}."
+    )

@@ -1,0 +1,210 @@
+"""Chapter 9: a connection to the bank for each thread, and a pool for each kind of task."""
+
+import importlib
+import runpy
+import socket
+import time
+from threading import Thread
+
+import pytest
+from celery import group
+from celery.exceptions import TimeLimitExceeded
+from support.assertions import (
+    assert_listed,
+    assert_raises,
+    assert_setting,
+    assert_setting_includes,
+    describe,
+    find_task,
+    wait_until_ready,
+)
+from support.names import ENTER, MATH_TASKS, RATE
+
+from course.waiting import wait_until
+
+
+@pytest.fixture
+def rates(bank):
+    """The attempt's libs.rates, with a bank to ask."""
+    try:
+        return importlib.import_module("libs.rates")
+    except ImportError as error:
+        raise AssertionError(f"`import libs.rates` should work, but: {error}.") from None
+
+
+def assert_dollars(rates):
+    """Fail unless a dollar's rate is right."""
+    found = rates.rate("USD")
+    assert found == 1.16, f'rate("USD") should return 1.16, but it returned {found!r}.'
+
+
+def assert_connections(bank, wanted, what):
+    """Fail unless so many connections were opened."""
+    assert bank.connections == wanted, (
+        f"{what} should open {wanted} connection(s) to the bank, but the bank has seen"
+        f" {bank.connections}."
+    )
+
+
+@pytest.mark.skipif(
+    "config.option.docker",
+    reason="the lesson's bank runs in the prompt, where the suites' containers can't reach it",
+)
+def test_lesson(lesson):
+    lesson.holds()
+
+
+@pytest.mark.step(
+    'ten calls of `libs.rates.rate("USD")`, one after the other, make one connection to the bank',
+    "what-fork-copies",
+)
+def test_calls_share_a_connection(rates, bank):
+    """An HTTPConnection of http.client has request and getresponse. Read each response to its end,
+    and use the same connection again."""
+    for _ in range(10):
+        assert_dollars(rates)
+    assert_connections(bank, 1, "Ten calls")
+
+
+@pytest.mark.step(
+    "two threads have two connections, and importing the module makes none", "what-fork-copies"
+)
+def test_each_thread_has_a_connection(rates, bank):
+    """An attribute of a threading.local() has a value of its own in each thread."""
+    assert_connections(bank, 0, "Importing libs.rates")
+    for _ in range(2):
+        assert_dollars(rates)
+    other = Thread(target=rates.rate, args=["USD"])
+    other.start()
+    other.join()
+    assert_connections(bank, 2, "Calls in two threads")
+
+
+@pytest.mark.step(
+    "`rate` still raises UnknownCurrency, BankError and BankBusy, and works again after each",
+    "what-fork-copies",
+)
+def test_rate_raises_what_it_raised(rates, bank):
+    """A response has a status and headers. Read its body before you raise anything."""
+    with assert_raises(rates.UnknownCurrency, 'rate("XXX") should raise UnknownCurrency'):
+        rates.rate("XXX")
+    assert_dollars(rates)
+    bank.failures = 1
+    with assert_raises(rates.BankError, "rate should raise BankError if the bank answers 503"):
+        rates.rate("USD")
+    assert_dollars(rates)
+    bank.failures, bank.retry_after = 1, 3
+    with assert_raises(rates.BankBusy, "rate should raise BankBusy if there is a Retry-After"):
+        rates.rate("USD")
+    assert_dollars(rates)
+
+
+@pytest.mark.step(
+    "after the bank has closed a connection, the next call raises BankError at most, and the one"
+    " after it gives the rate",
+    "what-fork-copies",
+)
+def test_a_closed_connection_is_opened_again(rates, bank):
+    """Close your end when http.client or the socket raises an exception: it then connects again."""
+    sockets = []
+    process_request = bank.process_request
+
+    def remember(request, address):
+        sockets.append(request)
+        process_request(request, address)
+
+    bank.process_request = remember
+    assert_dollars(rates)
+    for connection in sockets:
+        connection.shutdown(socket.SHUT_RDWR)
+    try:
+        rates.rate("USD")
+    except rates.BankError:
+        pass
+    except Exception as error:  # noqa: BLE001  whatever the attempt raises
+        raise AssertionError(
+            f"A closed connection should be a BankError, but rate raised {describe(error)}"
+        ) from None
+    assert_dollars(rates)
+
+
+@pytest.mark.step(
+    "twenty-four calls on a worker with `-P threads -c 12` give the right rates, over at most"
+    " twelve connections",
+    "what-fork-copies",
+)
+@pytest.mark.isolated(args=["-P", "threads", "-c", "12"])
+def test_twelve_threads_ask(celery_setup, app, bank):
+    """A connection that threads share gives one of them another's answer."""
+    bank.seconds = 0.05
+    currencies = {"USD": 1.16, "GBP": 0.87, "JPY": 181.4}
+    calls = [find_task(app, RATE).s(currency) for currency in [*currencies] * 8]
+    found = group(calls)().get(timeout=30, propagate=False)
+    wanted = [*currencies.values()] * 8
+    right = sum(pair[0] == pair[1] for pair in zip(found, wanted, strict=True))
+    assert right == 24, f"24 rates should be right, but {24 - right} are wrong or missing."
+    assert 1 < bank.connections <= 12, (
+        f"Twelve threads should open at most 12 connections, but they opened {bank.connections}."
+    )
+
+
+@pytest.mark.step(
+    "the tasks, the queues and the settings of chapter 8 are still there", "sixty-calls"
+)
+def test_what_chapter_8_had(worker, app):
+    """Nothing else changes in this chapter."""
+    assert_listed(worker, [ENTER, RATE, *MATH_TASKS])
+    for name in ("task_acks_late", "task_reject_on_worker_lost"):
+        assert_setting(app, name, True)
+    assert_setting(app, "task_create_missing_queues", False)
+    assert_setting(app, "result_expires", 3600)
+    assert_setting_includes(app, "broker_transport_options", {"visibility_timeout": 3600})
+    missing = {"celery", "ledger", "rates"} - set(app.amqp.queues)
+    assert not missing, f"task_queues should have the queues of chapter 8, but it has no {missing}."
+
+
+@pytest.mark.star(
+    "a file `pools.py` names a pool for three tasks, as options of a worker: `WAITING` for 24 calls"
+    " that wait a second each, within six seconds and in one process; `HANGING` for a task"
+    " that its hard limit must end; `SPLITTING` for a task that starts a `multiprocessing.Pool`",
+    "pools",
+)
+@pytest.mark.isolated(count=0, slow_tasks=True)
+def test_star_pools(app, app_under_test, folder):
+    """Each is a text, such as WAITING = "-P solo". The table of pools has the answers."""
+    path = folder / "pools.py"
+    assert path.is_file(), "There should be a file pools.py beside celeryconfig.py."
+    pools = runpy.run_path(str(path))
+
+    def start(name):
+        options = pools.get(name)
+        assert isinstance(options, str), f"pools.py should have a text {name}, not {options!r}."
+        worker = app_under_test.add_worker(options.split())
+        return wait_until_ready(worker)
+
+    worker = start("WAITING")
+    app.tasks["slow.process"].delay(0).get(timeout=10)
+    begin = time.monotonic()
+    found = group(app.tasks["slow.process"].s(1) for _ in range(24))().get(timeout=30)
+    seconds = time.monotonic() - begin
+    assert seconds < 6, f"24 calls should take less than 6 s with WAITING, not {seconds:.1f} s."
+    count = len(set(found))
+    assert count == 1, f"With WAITING, one process should run 24 calls, but {count} ran them."
+    worker.kill()
+
+    worker = start("HANGING")
+    result = app.tasks["slow.nap"].apply_async((30,), time_limit=1)
+    wait_until(result.ready, 8)
+    assert result.state == "FAILURE", (
+        "With HANGING, a hard limit of 1 s should end a task, but after 8 s its state is"
+        f" {result.state}."
+    )
+    with assert_raises(TimeLimitExceeded, "With HANGING, get should raise TimeLimitExceeded"):
+        result.get(timeout=1)
+    worker.kill()
+
+    start("SPLITTING")
+    found = app.tasks["slow.split"].delay().get(timeout=20, propagate=False)
+    assert found == [1, 2], (
+        f"With SPLITTING, a task should be able to start a pool, but its result is {found!r}."
+    )
