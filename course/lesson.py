@@ -74,6 +74,23 @@ class Session:
     workers: list = field(default_factory=lambda: [""])
     without: set = field(default_factory=set)
 
+    def continued(self):
+        """Return a new session with the same changes."""
+        return Session(edits=list(self.edits), without=set(self.without))
+
+    def has_run(self):
+        """Return whether a block of this session does more than start a worker."""
+        return any(not starts_worker(block) for block in self.blocks)
+
+    def obey(self, directive):
+        """Take workers, or an environment variable to do without, from a directive."""
+        if directive.name == "without":
+            self.without.add(directive.argument)
+        elif directive.name == "workers" and directive.argument == "none":
+            self.workers = []
+        elif directive.name == "workers":
+            self.workers = directive.argument.split(", ")
+
 
 class Lesson:
     """A page of the course.
@@ -158,20 +175,15 @@ class Lesson:
         current = main
         for part in self.parts:
             if isinstance(part, Directive):
-                if part.name == "without":
-                    current.without.add(part.argument)
-                elif part.name == "workers" and part.argument == "none":
-                    current.workers = []
-                elif part.name == "workers":
-                    # Other workers on the same files begin a new session.
-                    if any(not starts_worker(block) for block in current.blocks):
-                        current = Session(edits=list(current.edits), without=set(current.without))
-                        sessions.append(current)
-                    current.workers = part.argument.split(", ")
+                # Other workers on the same files begin a new session.
+                if part.name == "workers" and part.argument != "none" and current.has_run():
+                    current = current.continued()
+                    sessions.append(current)
+                current.obey(part)
             elif part.language == "diff":
                 # A change after some blocks adds to the earlier changes, in a new session.
                 if current is main or current.blocks:
-                    current = Session(edits=list(current.edits), without=set(current.without))
+                    current = current.continued()
                     sessions.append(current)
                 current.edits.append(part)
             elif UNDO.search(part.source):

@@ -1,4 +1,4 @@
-"""Chapter 10's beat in a container, as `make chapter-10-up` starts it: make test-docker runs this."""
+"""Chapter 10's beat in a container, as `make chapter-10-up` starts it: make test-docker."""
 
 from collections import Counter
 

@@ -17,7 +17,8 @@ from libs import sums
 from tasks import xsum_request
 from tasks.celery import app as celery
 
-# Somebody is waiting, so give up on Redis within two seconds. A worker keeps the defaults, and waits until Redis is back.
+# Somebody is waiting, so give up on Redis within two seconds. A worker keeps the defaults, and
+# waits until Redis is back.
 celery.conf.task_publish_retry = False
 celery.conf.broker_transport_options |= {"max_retries": 0, "socket_timeout": 1}
 celery.conf.redis_socket_timeout = 1
@@ -28,7 +29,7 @@ Numbers = Annotated[list[Number], Field(min_length=1, max_length=1000)]
 
 @asynccontextmanager
 async def lifespan(_):
-    """Keep `get` from being called in here, and Celery from subscribing to results that only `get` would read."""
+    """Keep `get` from being called here, and Celery from subscribing to results for it."""
     with denied_join_result():
         yield
 
@@ -73,7 +74,8 @@ def tell(id: str):
     age = sums.age(id)
     if age is None:
         raise HTTPException(404, "There is no such sum.")
-    # One look: `state` and `result` of an AsyncResult would be two, and the sum may finish between them.
+    # One look: `state` and `result` of an AsyncResult would be two, and the sum may finish between
+    # them.
     found = celery.backend.get_task_meta(id)
     if found["status"] == "PENDING" and age > celery.conf.result_expires:
         raise HTTPException(410, "This sum has expired. Please send it again.")

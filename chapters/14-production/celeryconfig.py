@@ -7,7 +7,7 @@ from celery.schedules import crontab
 
 
 def redis_url():
-    """Return the URL of Redis. In production, the environment names its host, and the file with its password."""
+    """Return the URL of Redis, from the host and the password file that the environment names."""
     host, file = os.environ.get("REDIS_HOST", "127.0.0.1"), os.environ.get("REDIS_PASSWORD_FILE")
     password = f":{Path(file).read_text().strip()}@" if file else ""
     return f"redis://{password}{host}:6379/0"
@@ -22,20 +22,22 @@ result_expires = 3600
 # A process that can't reach Redis keeps its result, and tries again until it can.
 result_backend_always_retry = True
 
-# The worker acknowledges a message when its task has finished, and gives it back when the task's process
-# is killed. So each task must be safe to run twice.
+# The worker acknowledges a message when its task has finished, and gives it back when the task's
+# process is killed. So each task must be safe to run twice.
 task_acks_late = True
 task_reject_on_worker_lost = True
 
-# In seconds. Every task gets an exception after the first, and its process is killed after the second.
+# In seconds. Every task gets an exception after the first, and its process is killed after the
+# second.
 task_soft_time_limit = 10
 task_time_limit = 20
 
-# In seconds. A message that isn't acknowledged by then is handed out again. Keep it above any retry's delay, and above
-# the time of the four tasks that a worker holds for each of its processes.
+# In seconds. A message that isn't acknowledged by then is handed out again. Keep it above any
+# retry's delay, and above the time of the four tasks that a worker holds for each of its processes.
 broker_transport_options = {"visibility_timeout": 100}
 
-# A process of the pool is replaced after so many tasks, or when it has more memory than this, in KiB.
+# A process of the pool is replaced after so many tasks, or when it has more memory than this, in
+# KiB.
 worker_max_tasks_per_child = 1000
 worker_max_memory_per_child = 150_000
 
@@ -47,8 +49,8 @@ task_create_missing_queues = False
 # All other tasks go to `celery`.
 task_routes = {"tasks.ledger.*": {"queue": "ledger"}, "tasks.rates.*": {"queue": "rates"}}
 
-# What beat sends, and when: every day at 4:00, UTC. A worker drops a message that is older than twelve hours. Keep
-# that above the visibility timeout, and let it end before the next day.
+# What beat sends, and when: every day at 4:00, UTC. A worker drops a message that is older than
+# twelve hours. Keep that above the visibility timeout, and let it end before the next day.
 beat_schedule = {
     "interest": {
         "task": "tasks.ledger.interest_request",

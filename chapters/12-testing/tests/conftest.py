@@ -1,4 +1,4 @@
-"""What the tests share: a broker and a backend in memory, a ledger for each test, and a worker in a thread."""
+"""What the tests share: a broker and a backend in memory, a ledger for each test, a worker."""
 
 import os
 

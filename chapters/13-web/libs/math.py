@@ -32,7 +32,7 @@ def divide(x, y):
 
 
 def xsum(numbers, report=None):
-    """Return the sum of a list of numbers, and call report(done, of) after each, if there is a report."""
+    """Return the sum of a list of numbers; call report(done, of) after each if there is one."""
     result = 0
     for done, number in enumerate(numbers, start=1):
         result += number

@@ -74,7 +74,7 @@ def celery_backend_cluster(default_redis_broker):
 
 @pytest.fixture
 def celery_setup_app(celery_setup_app, default_redis_broker, monkeypatch):
-    """Return the test's client, with the container's URL where conftest.py has put that of the memory."""
+    """Return the test's client, with the container's URL in place of the memory's."""
     [port] = default_redis_broker.ports["6379/tcp"]
     for name in "CELERY_BROKER_URL", "CELERY_RESULT_BACKEND":
         monkeypatch.setenv(name, f"redis://127.0.0.1:{port}/0")
