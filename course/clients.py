@@ -3,18 +3,32 @@
 import base64
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from course.containers import command_output
+
+ESTABLISHED = "01"
 
 
 def find_socket(port):
     """Return the name that /proc gives to the socket of a local TCP port, or ""."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
-        if int(fields[1].rpartition(":")[2], 16) == port:
+        is_open = fields[3] == ESTABLISHED  # a port may still have connections that were closed
+        if is_open and int(fields[1].rpartition(":")[2], 16) == port:
             return f"socket:[{fields[9]}]"
     return ""
+
+
+def read_links(folder):
+    """Return what the links of a folder name, as far as they can be read."""
+    targets = set()
+    with suppress(OSError):  # another user's process, or one that has ended
+        for path in folder.iterdir():
+            with suppress(OSError):  # a file that has been closed
+                targets.add(os.readlink(path))
+    return targets
 
 
 def find_pids(port):
@@ -25,11 +39,7 @@ def find_pids(port):
     socket = find_socket(port)
     pids = []
     for folder in Path("/proc").glob("[0-9]*/fd"):
-        try:
-            targets = {os.readlink(path) for path in folder.iterdir()}
-        except OSError:  # another user's process, or one that has ended
-            continue
-        if socket in targets:
+        if socket in read_links(folder):
             pids.append(int(folder.parent.name))
     return pids
 
@@ -56,11 +66,9 @@ class Clients:
 
     def find_pids(self, address):
         """Return the PIDs of the local processes behind an address."""
-        if address not in self.pids:
-            self.pids[address] = []
-            if address.startswith("127."):
-                self.pids[address] = find_pids(int(address.rpartition(":")[2]))
-        return self.pids[address]
+        if not self.pids.get(address) and address.startswith("127."):
+            self.pids[address] = find_pids(int(address.rpartition(":")[2]))
+        return self.pids.get(address, [])
 
     def find_name(self, address):
         """Return the name of the worker behind an address, or "" if it isn't known."""
