@@ -71,6 +71,8 @@ def count_events(events):
         stable = event | {"later": "until" in event}
         for name in ("t", "process", "number", "until"):
             stable.pop(name, None)
+        if event["what"] == "wait":  # which may come before its group is known
+            stable.pop("group", None)
         for name in numbers.keys() & event.keys():
             known = numbers[name]
             stable[name] = known.setdefault(event[name], len(known) + 1)
