@@ -5,6 +5,7 @@ import time
 import pytest
 from celery.exceptions import TimeoutError as CeleryTimeout
 from support.assertions import assert_raises, assert_task_returns, describe, fetch, wait_until_ready
+from support.celery_internals import restore_messages
 from support.names import ADD
 from support.signals import retries
 
@@ -44,8 +45,7 @@ def test_exception_that_cannot_be_rebuilt_stops_the_worker(worker, app, app_unde
         addition.get(timeout=2)
     assert result.state == "RETRY", f"The task's state should stay RETRY, but it is {result.state}."
     worker.kill()
-    with app.connection_for_write(transport_options={"visibility_timeout": 0}) as connection:
-        connection.default_channel.qos.restore_visible(num=10)
+    restore_messages(app, visibility_timeout=0)
     second = wait_until_ready(app_under_test.add_worker())
     wait_until(lambda: UNRECOVERABLE in second.logs() or result.state != "RETRY", 10)
     assert UNRECOVERABLE in second.logs(), (

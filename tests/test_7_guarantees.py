@@ -5,6 +5,7 @@ import time
 
 import pytest
 from support.assertions import assert_task_returns, find_task, wait_until_ready
+from support.celery_internals import restore_messages
 from support.names import ADD, ALONE
 
 from course.chapters import ROOT
@@ -74,17 +75,6 @@ def wait_for_the_end(app, redis):
     assert_task_returns(app, ADD, (4, 4), 8)
 
 
-def put_back(app):
-    with app.connection_for_write(transport_options={"visibility_timeout": 0}) as connection:
-        connection.default_channel.qos.restore_visible(num=1000)
-
-
-def look_for_messages_past_their_timeout(app):
-    """Do what a worker does when it starts."""
-    with app.connection_for_write() as connection:
-        connection.default_channel.qos.restore_visible(num=1000)
-
-
 def cut_connections(redis):
     """Close every connection to the worker's database but this one."""
     own = redis.client_id()
@@ -126,7 +116,7 @@ def test_worker_is_killed(worker, app, app_under_test, redis, column, wanted):
     result = start_task(app, redis, 2)
     worker.kill()
     assert result.state == "PENDING", f"Its state should be PENDING, but it is {result.state}."
-    put_back(app)
+    restore_messages(app, visibility_timeout=0)
     wait_until_ready(app_under_test.add_worker())
     wait_for_the_end(app, redis)
     assert runs(redis) == wanted, f"The task should be {wanted!r}, but it is {runs(redis)!r}."
@@ -182,7 +172,7 @@ def test_worker_is_stopped(worker, app, app_under_test, redis, column, wanted):
 def test_task_is_longer_than_the_timeout(worker, app, redis, column, wanted):
     start_task(app, redis, 4)
     time.sleep(2.1)
-    look_for_messages_past_their_timeout(app)
+    restore_messages(app)
     wait_until(lambda: number(redis, "begun") > 1, 1.5)
     wait_for_the_end(app, redis)
     wait_until(lambda: number(redis, "ended") == number(redis, "begun"), 8)
@@ -197,7 +187,7 @@ def test_messages_that_wait_in_the_worker_count(worker, app, redis):
         app.tasks["slow.counted"].delay(1.5)
     assert wait_until(lambda: redis.hlen("unacked") == 4, 5), "The worker should take all four."
     time.sleep(2.5)
-    look_for_messages_past_their_timeout(app)
+    restore_messages(app)
     wait_until(lambda: number(redis, "ended") > 4, 12)
     wait_until(lambda: number(redis, "ended") == number(redis, "begun"), 5)
     ended = number(redis, "ended")
@@ -211,7 +201,7 @@ def test_putting_back_while_a_worker_holds_messages_runs_them_twice(worker, app,
     """An idle worker may hold messages until they are due."""
     app.tasks["slow.counted"].apply_async((0,), countdown=2)
     assert wait_until(lambda: redis.hlen("unacked"), 5), "The worker should hold the message."
-    put_back(app)
+    restore_messages(app, visibility_timeout=0)
     wait_until(lambda: number(redis, "ended") == 2, 6)
     assert number(redis, "ended") == 2, "The task should run twice."
 

@@ -40,7 +40,7 @@ def look_for_killed_processes_every(seconds):
 def restore_messages(app, **transport_options):
     """Put messages past their visibility timeout back in their queues, as a worker's start does."""
     with app.connection_for_write(transport_options=transport_options) as connection:
-        connection.default_channel.qos.restore_visible(num=10)
+        connection.default_channel.qos.restore_visible(num=1000)
 
 
 @contextmanager
