@@ -1,9 +1,13 @@
 """A terminal says what is stale, missing, taken or mistyped, and with which port it works."""
 
+import os
 import subprocess
+import sys
 import time
 
 import pytest
+from support.nodes import TESTS
+from support.reaper import find_processes
 
 from course.environment import PROGRAMS, free_port
 from course.waiting import wait_until
@@ -155,3 +159,27 @@ def test_commands_are_typed_in_a_chapters_or_an_attempts_folder(checkout):
     checkout.make(f"-C my/2-configuration chapter-2-shell {show}", f"my/{TASKS}")
     checkout.make(f"-C my/2-configuration chapter-1-shell {show}", "chapters/1-first-steps/tasks")
     checkout.make("-C my/2-configuration stop", "No Redis of ours")
+
+
+RUN = r"""
+import pexpect
+from support.reaper import Reaper
+shell = pexpect.spawn("bash", ["--norc"])
+Reaper().watch(shell.pid)
+shell.sendline("nohup sleep 60 &")
+shell.sendline("echo started $!")
+shell.expect(r"started \d+")
+print(shell.pid, flush=True)
+shell.expect(pexpect.EOF, timeout=60)
+"""
+
+
+def test_a_killed_run_leaves_nothing_that_it_typed_in_a_shell(tmp_path):
+    env = os.environ | {"PYTHONPATH": str(TESTS)}
+    command = [sys.executable, "-c", RUN]
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as run:
+        session = int(run.stdout.readline())
+        assert len(find_processes(session)) > 1, "The shell and what it started should run."
+        run.kill()
+    ended = wait_until(lambda: not find_processes(session), 10)
+    assert ended, "After the kill, no process of the shell's session should be left."

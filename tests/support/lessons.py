@@ -149,6 +149,7 @@ class SessionRunner:
                 repl.child.kill(signal.SIGKILL)
                 repl.child.wait()
                 repl.child.close()
+                self.app.nodes.reaper.forget(repl.child.pid)
         for terminal in self.terminals.values():
             terminal.teardown()
 
@@ -177,6 +178,7 @@ class SessionRunner:
             dimensions=(50, 2000),
             encoding="utf-8",
         )
+        self.app.nodes.reaper.watch(child.pid)
         child.delaybeforesend = None
         return REPLWrapper(child, PROMPTS, set_prompt)
 

@@ -1,8 +1,8 @@
 """Ends what the tests have started when they end, even by Ctrl-C, SIGKILL or a closed terminal.
 
-The tests name what they start: process groups by their number, containers and networks by the
-command that removes them. A process of its own waits for the end of its stdin, which comes when
-the tests end, and ends what is left.
+The tests name what they start: sessions and groups of processes by their number, containers and
+networks by the command that removes them. A process of its own waits for the end of its stdin,
+which comes when the tests end, and ends what is left.
 """
 
 import contextlib
@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+
+import psutil
 
 REMOVAL_ATTEMPTS = 20
 
@@ -25,7 +27,7 @@ class Reaper:
         )
 
     def watch(self, thing):
-        """End this when the tests end: a process group's number, or a command that removes it."""
+        """End this when the tests end: a number, or a command that removes it."""
         print("+", thing, file=self.process.stdin, flush=True)
 
     def forget(self, thing):
@@ -49,11 +51,33 @@ def read_things():
     return things
 
 
+def find_processes(number):
+    """Return the PIDs of what runs in the session or the group of this number.
+
+    A shell gives each command that is typed in it a group of its own, in the shell's session.
+    """
+    pids = []
+    for process in psutil.process_iter(["status"]):
+        with contextlib.suppress(OSError):  # it has just ended
+            numbers = os.getsid(process.pid), os.getpgid(process.pid)
+            if number in numbers and process.info["status"] != psutil.STATUS_ZOMBIE:
+                pids.append(process.pid)
+    return pids
+
+
+def kill_processes(number):
+    """Kill the processes of a session or group, and those that they start meanwhile."""
+    while pids := find_processes(number):
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
 def end(thing):
-    """End a process group, or run the command that removes something else."""
+    """End the processes of a session, or run the command that removes something else."""
     if thing.isdigit():
-        with contextlib.suppress(OSError):
-            os.killpg(int(thing), signal.SIGKILL)
+        kill_processes(int(thing))
         return
     # When the tests were interrupted, it may still have been in the making.
     for _ in range(REMOVAL_ATTEMPTS):
