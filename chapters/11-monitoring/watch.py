@@ -9,12 +9,23 @@ state = app.events.State()
 
 def show(event):
     """Print an event; of a worker's heartbeats, only the first."""
-    (subject, is_new), _ = state.event(event)
+    is_new = event["hostname"] not in state.workers
+    state.event(event)
     if event["type"].startswith("task-"):
-        end = subject.result or subject.exception or ""
-        print(event["type"], subject.name, subject.uuid, end, flush=True)
+        show_task(event)
     elif is_new or event["type"] != "worker-heartbeat":
         print(event["type"], event["hostname"], flush=True)
+
+
+def show_task(event):
+    """Print a task's event with the task's name, and at the end what came of it."""
+    task = state.tasks[event["uuid"]]
+    words = [event["type"], task.name, task.uuid]
+    if event["type"] == "task-succeeded":
+        words.append(event["result"])
+    if event["type"] == "task-failed":
+        words.append(event["exception"])
+    print(*words, flush=True)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from course.waiting import wait_until
 # process to note its last result, and now and then in vain.
 WARM_STOP = 45
 NOT_THE_CHAPTERS = ("celery.", "slow.", "pytest_celery.")
-LOGURU_LINE = re.compile(r"^\S+ \S+ \| (\w+) +\| (\S+) - (.*)$", re.MULTILINE)
+# From chapter 11 on, the time is one word, and a task's id comes before the place.
+LOGURU_LINE = re.compile(r"^\S+(?: \S+)? \| (\w+) +\| (?:\S+ \| )?(\S+) - (.*)$", re.MULTILINE)
 # place is module:function:line.
 LogLine = namedtuple("LogLine", "level place message")
 
