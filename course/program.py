@@ -8,6 +8,7 @@ from pathlib import Path
 
 from course.chapters import CHAPTERS, ROOT, display_path, find_folder
 from course.environment import PROGRAMS, URLS
+from course.flower import require_password
 
 # The file, and a pattern in it, without which a program has nothing to run in a folder.
 NEEDED = {
@@ -82,4 +83,6 @@ def run_program(number, command):
         check_port(program, command)
     if NEED_SERVER & words:
         check_server()
+    if "flower" in words:
+        require_password(command)
     become(command[0], command[1:])

@@ -1,14 +1,16 @@
 """Chapter 11: Flower, its metrics and its pages; `make test-browser` opens these in a browser."""
 
+import base64
 import importlib
 import json
 import os
 import re
 import shutil
 import signal
+import stat
 from contextlib import contextmanager
 from urllib.error import HTTPError, URLError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import psutil
 import pytest
@@ -23,27 +25,37 @@ from support.assertions import (
 )
 from support.browsers import find_browser, record_strangers
 from support.commands import run_celery
-from support.names import ALONE, XSUM
+from support.names import ADD, ALONE, XSUM
 
 from course.chapters import ROOT
 from course.environment import PINNED, STACK, free_port
+from course.flower import require_password
 from course.waiting import wait_until
 
 pytestmark = pytest.mark.skipif("config.option.docker", reason="Flower is a process: make test")
 NO_BROWSER = "needs Playwright and a browser: make test-browser"
 
 
-@contextmanager
-def flower(app_under_test, **variables):
-    """Run `make chapter-11-flower` on a free port with these variables; end it with Ctrl-C.
+LOGIN = {"username": "me", "password": "secret"}
 
-    Yield its address and its node. Fail unless it starts within 40 seconds.
+
+@contextmanager
+def flower(app_under_test, *command, **variables):
+    """Run Flower on a free port with these variables; end it with Ctrl-C.
+
+    The command is `make chapter-11-flower`, with the name and the password of LOGIN, unless another
+    is given. Yield its address and its node. Fail unless it starts within 40 seconds.
     """
     port = free_port()
     address = f"http://127.0.0.1:{port}"
+    if command:
+        words = [*command, f"--port={port}"]
+    else:
+        variables = {"FLOWER_BASIC_AUTH": "me:secret", **variables}
+        make = ["/usr/bin/env", "make", "-o", "setup-web", "-C", str(ROOT)]
+        words = [*make, "chapter-11-flower", f"ARGS=--port={port}"]
     app_under_test.variables |= {"DIR": str(app_under_test.folder), "STACK": STACK, **variables}
-    make = ["/usr/bin/env", "make", "-o", "setup-web", "-C", str(ROOT)]
-    node = app_under_test.start(*make, "chapter-11-flower", f"ARGS=--port={port}")
+    node = app_under_test.start(*words)
 
     def is_healthy():
         status, _ = fetch_page(f"{address}/healthcheck")
@@ -58,10 +70,17 @@ def flower(app_under_test, **variables):
         wait_until(lambda: node.status == "exited", 10)
 
 
-def fetch_page(address):
-    """Return the status and the text of a page, or 0 and "" if nothing answers."""
+def fetch_page(address, login=LOGIN, **options):
+    """Return the status and the text of a page, or 0 and "" if nothing answers.
+
+    Without a login, send none. The options are those of urllib's Request.
+    """
+    request = Request(address, **options)
+    if login:
+        text = f"{login['username']}:{login['password']}"
+        request.add_header("Authorization", f"Basic {base64.b64encode(text.encode()).decode()}")
     try:
-        with urlopen(address, timeout=5) as response:
+        with urlopen(request, timeout=20) as response:
             return response.status, response.read().decode()
     except HTTPError as error:
         return error.code, error.read().decode()
@@ -155,8 +174,7 @@ def test_flower(celery_setup, app, app_under_test):
         )
         assert_tasks_known(address, before, after)
         assert_metrics(address)
-        make = psutil.Process(node.process.pid)
-        processes = [make, *make.children(recursive=True)]
+        processes = find_processes(node)
         assert_on_loopback(processes)
     left = [process for process in processes if process.is_running()]
     assert node.status == "exited" and not left, (
@@ -170,6 +188,122 @@ def test_flower_listens_everywhere_by_default():
         "Flower's option --address should be empty by default, which means everywhere, but it is"
         f" {address!r}."
     )
+
+
+def start_with_password(monkeypatch, capsys, *options):
+    """Prepare a start of Flower; return its FLOWER_BASIC_AUTH, and what a learner sees."""
+    monkeypatch.setenv("FLOWER_BASIC_AUTH", "")
+    require_password(["python", "-m", "flower", *options])
+    return os.environ["FLOWER_BASIC_AUTH"], capsys.readouterr().out
+
+
+def test_a_password_is_made_and_shown_once(monkeypatch, capsys, tmp_path):
+    file = tmp_path / "kept" / "flower_login"
+    monkeypatch.setattr("course.flower.FILE", file)
+    login, shown = start_with_password(monkeypatch, capsys)
+    password = login.removeprefix("flower:")
+    assert len(password) >= 16 and password in shown, (
+        f"The first start should make a password and show it, but it shows {shown!r}."
+    )
+    mode = stat.filemode(file.stat().st_mode)
+    assert mode == "-rw-------", f"Only the learner should read the password, but it is {mode}."
+    again, shown = start_with_password(monkeypatch, capsys)
+    assert again == login and password not in shown and str(file) in shown, (
+        f"The next start should take the same password and name its file, but it shows {shown!r}."
+    )
+
+
+@pytest.mark.parametrize("option", ["--basic-auth=me:secret", "--basic_auth=a:b", "--auth=me@x.y"])
+def test_another_way_in_is_left_alone(monkeypatch, capsys, option):
+    login, _ = start_with_password(monkeypatch, capsys, option)
+    assert not login, f"With {option}, no password should be made, but {login} was."
+
+
+# What a page of another origin can send from the learner's browser.
+FOREIGN = "http://evil.example"
+DANGEROUS = [
+    "/api/task/apply/tasks.math.add_request",
+    "/api/task/async-apply/tasks.math.add_request",
+    "/api/task/send-task/tasks.math.add_request",
+    "/api/task/revoke/some-id?terminate=true",
+    "/api/worker/shutdown/{worker}",
+]
+
+
+def statuses(address, worker, **headers):
+    """Return the statuses of Flower's answers to dangerous requests, each once."""
+    found = set()
+    for path in DANGEROUS:
+        url = address + path.format(worker=worker)
+        status, _ = fetch_page(url, method="POST", data=b'{"args": [4, 4]}', headers=headers)
+        found.add(status)
+    return found
+
+
+def wait_until_known(address, worker):
+    """Wait until Flower knows a worker."""
+    known = wait_until(lambda: f'worker="{worker}"' in fetch_page(f"{address}/metrics")[1], 20)
+    assert known, f"Flower should know {worker} within 20 seconds."
+
+
+def find_processes(node):
+    """Return the processes of a node: make, and what it has started."""
+    make = psutil.Process(node.process.pid)
+    return [make, *make.children(recursive=True)]
+
+
+@pytest.mark.isolated(args=["-E", *ALONE])
+def test_a_page_of_another_origin_is_refused(celery_setup, app, app_under_test):
+    """A browser that has logged in sends the password along. Flower 1.2 takes no orders at all."""
+    [worker] = app.control.inspect(timeout=10, limit=1).ping()
+    refusal = 403
+    if PINNED:
+        refusal = 405
+    with flower(app_under_test) as (address, node):
+        wait_until_known(address, worker)
+        status, _ = fetch_page(address, login=None)
+        assert status == 401, f"Flower should ask for a password, but its status is {status}."
+        for origin in (FOREIGN, "null"):
+            found = statuses(address, worker, Origin=origin)
+            assert found == {refusal}, (
+                f"Flower should answer {refusal} to a page of {origin}, but it answered {found}."
+            )
+        revoke = f"{address}/api/task/revoke/some-id"
+        status, _ = fetch_page(revoke, method="POST", data=b"", headers={"Origin": address})
+        wanted = 200
+        if PINNED:
+            wanted = 405
+        assert status == wanted, f"Flower's own page should get {wanted}, but it gets {status}."
+        words = [" ".join(process.cmdline()) for process in find_processes(node)]
+        assert "secret" not in str(words), (
+            f"The password should not be in the words of a command, but they are {words}."
+        )
+    assert_task_returns(app, ADD, (4, 4), 8)
+    logs = celery_setup.worker.logs()
+    assert logs.count("asked: 4 + 4") == 1, (
+        f"No foreign page should start a task, but the worker logs:\n{logs}"
+    )
+
+
+BY_HAND = ["python", "-m", "flower", "-A", "tasks", "flower", "--address=127.0.0.1"]
+
+
+@pytest.mark.isolated(args=["-E", *ALONE])
+def test_without_a_password_flower_is_open(celery_setup, app, app_under_test):
+    """Flower 1.2 takes orders from any page, and 2.2 with a variable; each shows its pages."""
+    [worker] = app.control.inspect(timeout=10, limit=1).ping()
+    if not PINNED:
+        with flower(app_under_test, *BY_HAND) as (address, _):
+            found = statuses(address, worker, Origin=FOREIGN)
+            assert found == {401}, f"Flower 2.2 should answer 401, but it answered {found}."
+    with flower(app_under_test, *BY_HAND, FLOWER_UNAUTHENTICATED_API="true") as (address, _):
+        status, _ = fetch_page(address, login=None)
+        assert status == 200, f"Flower should show its pages, but its status is {status}."
+        # It takes a while to know the worker.
+        taken = wait_until(lambda: statuses(address, worker, Origin=FOREIGN) == {200}, 20)
+        assert taken, "Flower should take orders from a foreign page, but it doesn't."
+    ended = wait_until(lambda: celery_setup.worker.container.status == "exited", 20)
+    assert ended, "A foreign page should be able to stop the worker."
 
 
 @pytest.mark.isolated(args=["-E", *ALONE])
@@ -274,19 +408,16 @@ class FlowerPages:
         self.expect(self.tab.get_by_text(text).first).to_be_visible()
 
 
-def assert_flower_in_a_browser(browser, expect, app, app_under_test, refusal=None, **options):
-    """Look at a worker and its tasks in Flower, and terminate one.
-
-    With a refusal, a text, fail unless Flower shows it and leaves the task alone; without one,
-    fail unless the task is revoked. `variables` are Flower's, `credentials` the browser's.
-    """
+@pytest.mark.isolated(count=0, copy=True)
+def test_flower_in_a_browser(browser, expect, slow_worker, app, app_under_test):
+    """Its pages show a worker and tasks. With a password, the buttons of Flower 1.2 don't work."""
     [name] = app.control.inspect(timeout=10, limit=1).ping()
-    with flower(app_under_test, **options.get("variables", {})) as (address, _):
+    with flower(app_under_test) as (address, _):
         size = {"width": 1100, "height": 390}
-        tab = browser.new_page(viewport=size, http_credentials=options.get("credentials"))
+        tab = browser.new_page(viewport=size, http_credentials=LOGIN)
         strangers = record_strangers(tab, address)
         tab.on("dialog", lambda dialog: dialog.accept())
-        wait_until(lambda: "flower_worker_online{" in fetch_page(f"{address}/metrics")[1], 20)
+        wait_until_known(address, name)
         pages = FlowerPages(tab, expect, address)
         pages.assert_worker_listed(name)
 
@@ -303,8 +434,8 @@ def assert_flower_in_a_browser(browser, expect, app, app_under_test, refusal=Non
         pages.assert_search(running, failing)
         pages.assert_can_be_revoked(waiting)
         pages.terminate(running)
-        if refusal:
-            pages.assert_shown(refusal)
+        if PINNED:
+            pages.assert_shown("auth is enabled")
             assert not running.ready(), "Flower should leave the task alone, but it revoked it."
         else:
             pages.assert_shown(re.compile("Revoked ."))
@@ -314,35 +445,3 @@ def assert_flower_in_a_browser(browser, expect, app, app_under_test, refusal=Non
         assert not strangers, (
             f"Flower's pages should load nothing from other servers, but they load {strangers}."
         )
-
-
-@pytest.mark.isolated(count=0, copy=True)
-def test_flower_in_a_browser(browser, expect, slow_worker, app, app_under_test):
-    """On Celery 5.7's Flower, whoever hasn't logged in may not terminate a task."""
-    refusal = "FLOWER_UNAUTHENTICATED_API"
-    if PINNED:
-        refusal = None
-    assert_flower_in_a_browser(browser, expect, app, app_under_test, refusal)
-
-
-@pytest.mark.isolated(count=0, copy=True)
-def test_flower_in_a_browser_with_an_open_api(browser, expect, slow_worker, app, app_under_test):
-    variables = {"FLOWER_UNAUTHENTICATED_API": "true"}
-    assert_flower_in_a_browser(browser, expect, app, app_under_test, variables=variables)
-
-
-@pytest.mark.isolated(count=0, copy=True)
-def test_flower_in_a_browser_with_a_password(browser, expect, slow_worker, app, app_under_test):
-    """On Celery 5.1's Flower, the buttons don't work with a password."""
-    refusal = None
-    if PINNED:
-        refusal = "auth is enabled"
-    assert_flower_in_a_browser(
-        browser,
-        expect,
-        app,
-        app_under_test,
-        refusal,
-        variables={"FLOWER_BASIC_AUTH": "me:secret"},
-        credentials={"username": "me", "password": "secret"},
-    )
