@@ -1,7 +1,7 @@
 # What a maintainer types: CONTRIBUTING.md says when. `make maintain` lists it.
 
-MAINTAINED = help maintain setup setup-web setup-test setup-browser setup-site clean \
-    test test-docker test-browser test-resilience bench picture recordings site \
+MAINTAINED = help maintain setup setup-web setup-test setup-browser setup-site setup-manifests \
+    clean test test-docker test-browser test-resilience bench picture recordings site \
     site-serve site-test lint lock audit tags carry
 COMPILE = @sh tools/uv.sh pip compile --quiet --universal --python-version 3.11 --no-annotate \
     --no-emit-index-url --no-emit-find-links
@@ -28,12 +28,14 @@ setup-browser:
 	@sh tools/setup.sh $(STACK)-browser
 setup-site:
 	@sh tools/setup.sh site
+setup-manifests:
+	@sh tools/setup.sh manifests
 clean: stop ## remove what set-up made
-	rm -rf .course .venv .venv-latest .venv-site .pytest_cache .ruff_cache
+	rm -rf .course .venv .venv-latest .venv-manifests .venv-site .pytest_cache .ruff_cache
 	find chapters course tests tools -name __pycache__ -prune -exec rm -rf {} +
 
 ##@ test
-test: setup-test ## run every chapter's tests and lesson
+test: setup-test setup-manifests ## run every chapter's tests and lesson
 	$(PYTEST) $(ARGS)
 test-docker: setup-test ## run them on containers
 	$(PYTEST) --docker -n 3 $(ARGS)
@@ -76,6 +78,7 @@ lock: ## look up the newest versions that pyproject.toml allows
 	    --constraint tools/locks/latest-test.txt
 	$(LOCK)/latest.txt --group latest --constraint tools/locks/latest-test.txt
 	$(LOCK)/site.txt --group site
+	$(LOCK)/manifests.txt --group manifests
 	$(LOCK)/browser.txt --group browser --constraint tools/locks/site.txt
 	$(COMPILE) --custom-compile-command 'make lock' --output-file requirements.txt \
 	    --group pinned --group pinned-web --group test --constraint tools/locks/pinned-test.txt
@@ -83,6 +86,7 @@ audit: ## look for known vulnerabilities in the locked packages
 	$(AUDIT)/pinned-test.txt --ignore-vuln PYSEC-2021-858
 	$(AUDIT)/latest-test.txt
 	$(AUDIT)/site.txt
+	$(AUDIT)/manifests.txt
 tags: ## make the tags of the chapters
 	@sh tools/tags.sh
 carry: ## make a change of chapter FROM in the later chapters too

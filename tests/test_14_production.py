@@ -5,7 +5,6 @@ What a stop does is in test_14_stopping.py.
 
 import json
 import re
-import shutil
 import subprocess
 
 import pytest
@@ -519,25 +518,6 @@ def test_inspect_ping_with_a_destination_asks_one_worker(worker, app_under_test)
         "inspect ping should exit with 69 for a worker that isn't there, but it exited with"
         f" {status}."
     )
-
-
-def test_the_units_are_right(tmp_path):
-    """systemd checks them, with a program of this machine instead of the server's."""
-    if not shutil.which("systemd-analyze"):
-        pytest.skip("systemd-analyze is not installed")
-    units = []
-    for path in (find_folder("14") / "systemd").iterdir():
-        unit = tmp_path / path.name.replace("@", "@ledger")
-        unit.write_text(re.sub(r"/opt/sums/venv/bin/\w+", "/bin/true", path.read_text()))
-        units.append(unit)
-    assert len(units) == 2, f"There should be two units, but there are {len(units)}."
-    command = ["systemd-analyze", "verify", *units]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    problems = []
-    for line in done.stderr.splitlines():
-        if str(tmp_path) in line or "celery" in line:
-            problems.append(line)
-    assert not problems, f"systemd should find nothing wrong in the units, but it says {problems}."
 
 
 def count_commands(redis):

@@ -17,7 +17,8 @@ from course.environment import PROGRAMS, environment
 from course.lesson import Lesson
 
 LESSONS = {name: ROOT / "chapters" / name / "README.md" for name in CHAPTERS}
-OTHERS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("chapters/*.md")]
+PAGES = ("*.md", "docs/*.md", "chapters/*.md", "chapters/*/*/README.md")
+OTHERS = [page for pattern in PAGES for page in ROOT.glob(pattern)]
 IS_IT_CELERY = ROOT / "chapters" / "is-it-celery.md"
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 TYPED_MAKE = re.compile(r"`(make [^`]+)`|^\$ (make .+)$", re.MULTILINE)
@@ -210,7 +211,7 @@ def test_readme_says_what_to_clone():
     )
 
 
-@pytest.mark.parametrize("path", OTHERS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_labels_and_directives_of_a_page(path):
     problems = Lesson(path).problems
     # README.md shows a diff that isn't a change for the reader to make.

@@ -160,7 +160,7 @@ def test_the_difference_is_the_lesson(before, after):
         if name == "experiments.py" and kind == "D":
             continue  # a lesson's experiments stay with it
         listings = find_listings(lesson, name)
-        is_named = f"`{name}`" in lesson.text
+        is_named = f"`{name}`" in lesson.text or is_in_named_folder(after, name, lesson)
         if kind == "M" and listings:
             assert_only_adds(before, after, name, listings)
         elif kind == "M":
@@ -192,6 +192,13 @@ def find_differences(before, after):
         if path in tracked and not path.endswith("/README.md"):
             differences.append((kind, path))
     return differences
+
+
+def is_in_named_folder(chapter, name, lesson):
+    """Return whether a file is in a folder that the lesson names, and that has its own page."""
+    folder, slash, _ = name.partition("/")
+    page = ROOT / "chapters" / chapter / folder / "README.md"
+    return bool(slash) and page.exists() and f"`{folder}`" in lesson.text
 
 
 def find_listings(lesson, name):

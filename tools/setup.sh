@@ -1,7 +1,7 @@
 #!/bin/sh
 # Install the packages of a lock file into the environment of its stack: pinned, pinned-web and
-# pinned-test into .venv, latest and its like into .venv-latest, site into .venv-site. The lock
-# browser is the same for each stack: pinned-browser.
+# pinned-test into .venv, latest and its like into .venv-latest, site into .venv-site,
+# manifests into .venv-manifests. The lock browser is the same for each stack: pinned-browser.
 # Does nothing if that is done, and finishes what an interrupted set-up left undone.
 # usage: setup.sh LOCK
 set -eu
@@ -50,6 +50,7 @@ case $set in
 *-test) purpose="checks and tests, with Flower and Django" ;;
 *-browser) purpose="tests in a browser" ;;
 site) purpose="building the pages" ;;
+manifests) purpose="tests of chapter 14's manifests" ;;
 *) purpose="a worker and a prompt" ;;
 esac
 echo "Setting up $env, for $purpose."

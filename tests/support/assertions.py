@@ -70,6 +70,18 @@ def find_task(app, name):
     return app.tasks[name]
 
 
+def longest_limit(app):
+    """Return how many seconds the longest task of the chapter may take, or fail."""
+    limits = []
+    for name, task in app.tasks.items():
+        if name.startswith(NOT_THE_CHAPTERS):
+            continue
+        limit = task.time_limit or app.conf.task_time_limit
+        assert limit, f"Every task should have a hard time limit, but {name} has none."
+        limits.append(limit)
+    return max(limits)
+
+
 def fetch(result):
     """Return the value of a result, which must arrive within 8 seconds.
 

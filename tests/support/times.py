@@ -23,7 +23,7 @@ NOT_PROSE = re.compile(r"^```.*?^```$|^<!--.*?-->$", re.MULTILINE | re.DOTALL)
 EXERCISE = re.compile(r"\n## Your turn\n(.*?)(?=\n## |\Z)", re.DOTALL)
 STEP_LINE = re.compile(r"^\d+\. ", re.MULTILINE)
 # A reader copies or skips these.
-NOT_TYPED = ("README.md", "*.html", "*.svg", *NOT_CODE)
+NOT_TYPED = ("README.md", "*.html", "*.svg", "systemd", "kubernetes", *NOT_CODE)
 
 
 def read_minutes(lesson):
