@@ -19,13 +19,12 @@ from support.assertions import (
     assert_raises,
     assert_result,
     assert_returns,
-    assert_setting,
-    assert_setting_includes,
     assert_task_returns,
     describe,
     find_task,
 )
-from support.names import ENTER, INTEREST, MATH_TASKS
+from support.carried import assert_carried_settings, carried_tasks
+from support.names import ENTER, INTEREST
 from support.signals import connected, retries
 
 from course.environment import PINNED
@@ -282,13 +281,10 @@ def test_a_message_expires(app, beat):
 
 
 @pytest.mark.step("the tasks and the settings of chapter 9 are still there", "a-daily-task")
-def test_what_chapter_7_had(worker, app, ledger):
+def test_what_chapter_9_had(worker, app, number, ledger):
     """Nothing else changes in this chapter."""
-    assert_listed(worker, [ENTER, *MATH_TASKS])
-    assert_setting_includes(app, "task_routes", {"tasks.ledger.*": {"queue": "ledger"}})
-    assert_setting_includes(app, "broker_transport_options", {"visibility_timeout": 3600})
-    for name in ("task_acks_late", "task_reject_on_worker_lost"):
-        assert_setting(app, name, True)
+    assert_listed(worker, carried_tasks(number))
+    assert_carried_settings(app, number)
     assert_task_returns(app, ENTER, ("rent", -500), -500.0)
 
 

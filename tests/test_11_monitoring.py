@@ -16,14 +16,13 @@ from support.assertions import (
     assert_raises,
     assert_result,
     assert_returns,
-    assert_setting,
-    assert_setting_includes,
     assert_task_returns,
     find_task,
     wait_until_ready,
 )
+from support.carried import assert_carried_settings, carried_tasks
 from support.commands import run_celery
-from support.names import ADD, ALONE, INTEREST, LEDGER_TASKS, MATH_TASKS, XSUM
+from support.names import ADD, ALONE, XSUM
 
 from course.environment import PINNED
 from course.waiting import wait_until
@@ -248,19 +247,11 @@ def test_watch(celery_setup, app, app_under_test):
 
 
 @pytest.mark.step("the tasks and the settings of chapter 10 are still there", "a-custom-state")
-def test_what_chapter_8_had(worker, app):
+def test_what_chapter_10_had(worker, app, number):
     """Nothing else changes in this chapter."""
-    assert_listed(worker, [*MATH_TASKS, *LEDGER_TASKS])
+    assert_listed(worker, carried_tasks(number))
     assert_exported(app, XSUM)
-    for name in ("task_acks_late", "task_reject_on_worker_lost"):
-        assert_setting(app, name, True)
-    assert_setting_includes(app, "task_queues", {"celery": {}, "ledger": {}})
-    schedule = app.conf.beat_schedule or {}
-    scheduled = [entry["task"] for entry in schedule.values()]
-    assert INTEREST in scheduled, (
-        f"The schedule should still have an entry for {INTEREST}, but it has"
-        f" {', '.join(scheduled) or 'none'}."
-    )
+    assert_carried_settings(app, number)
 
 
 # What follows is about Celery itself.

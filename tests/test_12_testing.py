@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from support.assertions import find_task
+from support.carried import assert_carried_settings, carried_tasks
 
 from course.chapters import NOT_CODE, ROOT, find_chapter
 from course.environment import PROGRAMS, environment
@@ -389,6 +391,13 @@ def test_configuration(graded, bug):
     """app.amqp.router.route({}, task.name) finds the queue. app.conf.beat_schedule is a
     dictionary."""
     assert_caught(graded, bug)
+
+
+@pytest.mark.isolated(count=0)
+def test_what_chapter_11_had(app, number):
+    for name in carried_tasks(number):
+        find_task(app, name)
+    assert_carried_settings(app, number)
 
 
 # What follows is about Celery itself, and its plugins for pytest.

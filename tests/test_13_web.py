@@ -9,12 +9,11 @@ import pytest
 from celery import signals
 from support.assertions import (
     assert_listed,
-    assert_setting,
-    assert_setting_includes,
     assert_task_returns,
 )
+from support.carried import assert_carried_settings, carried_tasks
 from support.lessons import LessonRunner
-from support.names import ADD, LEDGER_TASKS, MATH_TASKS, XSUM
+from support.names import ADD, XSUM
 from support.page_server import assert_refused, id_of, serving
 from support.signals import connected
 
@@ -252,11 +251,8 @@ def test_redis_is_down(page_server, own_redis):
 
 
 @pytest.mark.step("the tasks and the settings of chapter 12 are still there", "a-page")
-def test_what_chapter_10_had(celery_setup, worker, app):
+def test_what_chapter_12_had(celery_setup, worker, app, number):
     """Nothing else changes in this chapter."""
-    assert_listed(worker, [*LEDGER_TASKS, *MATH_TASKS])
-    for name in ("task_acks_late", "task_reject_on_worker_lost"):
-        assert_setting(app, name, True)
-    assert_setting(app, "result_expires", 3600)
-    assert_setting_includes(app, "broker_transport_options", {"visibility_timeout": 3600})
+    assert_listed(worker, carried_tasks(number))
+    assert_carried_settings(app, number)
     assert_task_returns(app, ADD, (4, 4), 8)

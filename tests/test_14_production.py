@@ -10,9 +10,10 @@ import subprocess
 import pytest
 import yaml
 from kombu.exceptions import OperationalError
-from support.assertions import assert_raises, assert_result, assert_setting, suggest_setting
+from support.assertions import assert_raises, assert_result, find_task, suggest_setting
+from support.carried import assert_carried_settings, carried_tasks
 from support.commands import run_celery
-from support.names import ADD, ALONE, ENTER, LEDGER_TASKS, MATH_TASKS
+from support.names import ADD, ALONE
 
 from course.chapters import find_folder
 from course.environment import PROGRAMS, environment
@@ -451,22 +452,11 @@ def test_who_runs(number, services):
 @pytest.mark.step(
     "the tasks and the settings of chapter 13 are still there", "limits-for-everything"
 )
-def test_what_chapter_11_had(app):
+def test_what_chapter_13_had(app, number):
     """Nothing else changes in this chapter."""
-    missing = {*LEDGER_TASKS, *MATH_TASKS} - set(own_tasks(app))
-    assert not missing, (
-        f"The tasks of chapter 13 should be there, but these are missing: {sorted(missing)}."
-    )
-    for name in ("task_acks_late", "task_reject_on_worker_lost"):
-        assert_setting(app, name, True)
-    assert_setting(app, "result_expires", 3600)
-    queue = app.amqp.router.route({}, ENTER)["queue"].name
-    assert queue == "ledger", (
-        f"enter_request should be sent to the queue ledger, but it is sent to {queue}."
-    )
-    assert "interest" in app.conf.beat_schedule, (
-        "beat should send the interest, as in chapter 10, but beat_schedule has no such entry."
-    )
+    for name in carried_tasks(number):
+        find_task(app, name)
+    assert_carried_settings(app, number)
 
 
 # What follows is about Celery itself, and about the machine.

@@ -11,12 +11,12 @@ from support.assertions import (
     assert_logged,
     assert_raises,
     assert_result,
-    assert_setting,
     assert_task_returns,
     fetch,
     find_task,
 )
-from support.names import MATH_TASKS, RATE
+from support.carried import assert_carried_settings, carried_tasks
+from support.names import RATE
 from support.signals import pauses, retries
 
 from course.waiting import wait_until
@@ -256,10 +256,10 @@ def test_limits(app, kind, option, wanted):
 
 
 @pytest.mark.step("the tasks and the settings of chapter 5 are still there", "your-turn")
-def test_settings_and_the_other_tasks(worker, app):
+def test_settings_and_the_other_tasks(worker, app, number):
     """Nothing else changes in this chapter."""
-    assert_setting(app, "result_expires", 3600)
-    assert_listed(worker, MATH_TASKS)
+    assert_carried_settings(app, number)
+    assert_listed(worker, carried_tasks(number))
     assert_task_returns(app, "tasks.math.xsum_request", ([1, 2, 3],), 6)
 
 

@@ -15,7 +15,8 @@ from support.assertions import (
     assert_task_returns,
     find_task,
 )
-from support.names import ENTER, MATH_TASKS, RATE
+from support.carried import assert_carried_settings, carried_tasks
+from support.names import ENTER
 from support.signals import pauses, retries
 
 from course.waiting import wait_until
@@ -228,12 +229,12 @@ def test_a_killed_task_enters_once(celery_setup, app, ledger, redis):
     "the visibility timeout is an hour, and the tasks of chapter 6 are still there",
     "the-visibility-timeout",
 )
-def test_settings_and_the_other_tasks(worker, app):
+def test_settings_and_the_other_tasks(worker, app, number):
     """broker_transport_options is a dictionary, its visibility_timeout is in seconds.
     Nothing else changes in this chapter."""
     assert_setting(app, "broker_transport_options", {"visibility_timeout": 3600})
-    assert_setting(app, "result_expires", 3600)
-    assert_listed(worker, [*MATH_TASKS, RATE])
+    assert_carried_settings(app, number)
+    assert_listed(worker, carried_tasks(number))
     assert_task_returns(app, "tasks.math.xsum_request", ([1, 2, 3],), 6)
 
 

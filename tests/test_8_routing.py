@@ -10,13 +10,12 @@ from support.assertions import (
     assert_listed,
     assert_raises,
     assert_result,
-    assert_setting,
-    assert_setting_includes,
     assert_task_returns,
     fetch,
     find_task,
     wait_until_ready,
 )
+from support.carried import assert_carried_settings, carried_tasks
 from support.commands import run_celery
 from support.names import ADD, ENTER, MATH_TASKS, RATE, XSUM
 from support.signals import published_queues
@@ -125,13 +124,10 @@ def test_a_misspelt_queue_is_an_error(celery_setup, enter, redis):
 
 
 @pytest.mark.step("the tasks and the settings of chapter 7 are still there", "three-queues")
-def test_what_chapter_7_had(worker, app):
+def test_what_chapter_7_had(worker, app, number):
     """Nothing else changes in this chapter."""
-    assert_listed(worker, [ENTER, RATE, *MATH_TASKS])
-    for name in ("task_acks_late", "task_reject_on_worker_lost"):
-        assert_setting(app, name, True)
-    assert_setting(app, "result_expires", 3600)
-    assert_setting_includes(app, "broker_transport_options", {"visibility_timeout": 3600})
+    assert_listed(worker, carried_tasks(number))
+    assert_carried_settings(app, number)
 
 
 @pytest.mark.step(

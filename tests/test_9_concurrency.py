@@ -12,13 +12,12 @@ from celery.exceptions import TimeLimitExceeded
 from support.assertions import (
     assert_listed,
     assert_raises,
-    assert_setting,
-    assert_setting_includes,
     describe,
     find_task,
     wait_until_ready,
 )
-from support.names import ENTER, MATH_TASKS, RATE
+from support.carried import assert_carried_settings, carried_tasks
+from support.names import RATE
 
 from course.waiting import wait_until
 
@@ -151,16 +150,10 @@ def test_twelve_threads_ask(celery_setup, app, bank):
 @pytest.mark.step(
     "the tasks, the queues and the settings of chapter 8 are still there", "sixty-calls"
 )
-def test_what_chapter_8_had(worker, app):
+def test_what_chapter_8_had(worker, app, number):
     """Nothing else changes in this chapter."""
-    assert_listed(worker, [ENTER, RATE, *MATH_TASKS])
-    for name in ("task_acks_late", "task_reject_on_worker_lost"):
-        assert_setting(app, name, True)
-    assert_setting(app, "task_create_missing_queues", False)
-    assert_setting(app, "result_expires", 3600)
-    assert_setting_includes(app, "broker_transport_options", {"visibility_timeout": 3600})
-    missing = {"celery", "ledger", "rates"} - set(app.amqp.queues)
-    assert not missing, f"task_queues should have the queues of chapter 8, but it has no {missing}."
+    assert_listed(worker, carried_tasks(number))
+    assert_carried_settings(app, number)
 
 
 @pytest.mark.star(

@@ -1,0 +1,154 @@
+"""What a chapter takes over from the one before: settings, and the options of tasks.
+
+It is read from the chapter before, and not listed anywhere. A lesson that changes something of it
+shows the changed lines.
+"""
+
+import fnmatch
+import json
+import re
+import runpy
+import subprocess
+from functools import cache
+
+from celery.app.defaults import DEFAULTS
+from support.assertions import assert_setting, assert_setting_includes, suggest_setting
+
+from course.chapters import PREVIOUS, ROOT, find_chapter
+from course.environment import PROGRAMS, environment
+from course.lesson import Lesson
+
+CHAPTERS_WITH_SETTINGS = [
+    chapter
+    for chapter, previous in PREVIOUS.items()
+    if (ROOT / "chapters" / previous / "celeryconfig.py").exists()
+]
+# The tests' own server is the broker and the result backend of an app under test.
+URLS = ("broker_url", "result_backend")
+PRINT_TASKS = """
+import json
+from tasks.celery import app
+
+OPTIONS = ["acks_late", "ignore_result", "max_retries", "rate_limit", "reject_on_worker_lost"]
+OPTIONS += ["retry_backoff", "retry_backoff_max", "retry_jitter", "serializer", "track_started"]
+found = {}
+for name, task in app.tasks.items():
+    if not name.startswith("tasks."):
+        continue
+    options = {option: getattr(task, option, None) for option in OPTIONS}
+    exceptions = getattr(task, "autoretry_for", ())
+    options["autoretry_for"] = [exception.__name__ for exception in exceptions]
+    options["queue"] = app.amqp.router.route({}, name)["queue"].name
+    # Wherever they are set.
+    options["soft_time_limit"] = task.soft_time_limit or app.conf.task_soft_time_limit
+    options["time_limit"] = task.time_limit or app.conf.task_time_limit
+    found[name] = options
+print(json.dumps(found))
+"""
+
+
+def read_settings(chapter):
+    """Return the settings in the celeryconfig.py of one of the course's chapters."""
+    namespace = runpy.run_path(str(ROOT / "chapters" / chapter / "celeryconfig.py"))
+    return {name: value for name, value in namespace.items() if name in DEFAULTS}
+
+
+def listed_code(chapter, file):
+    """Return all that a chapter's lesson lists of a file."""
+    lesson = Lesson(ROOT / "chapters" / chapter / "README.md")
+    listed = [block for block in lesson.blocks if block.language == "python"]
+    return "\n".join(block.source for block in listed if block.label == file)
+
+
+def listed_settings(chapter):
+    """Return the names of the settings that a chapter's lesson sets or changes."""
+    return re.findall(r"^(\w+) = ", listed_code(chapter, "celeryconfig.py"), re.MULTILINE)
+
+
+def carried_settings(chapter):
+    """Return the settings of the chapter before that a chapter's lesson doesn't change."""
+    changed = listed_settings(chapter)
+    settings = read_settings(PREVIOUS[chapter])
+    return {name: value for name, value in settings.items() if name not in changed}
+
+
+def carried_tasks(number):
+    """Return the names of the tasks that the chapter before has."""
+    return list(read_tasks(PREVIOUS[find_chapter(number)]))
+
+
+def assert_carried_settings(app, number):
+    """Fail unless an app has the settings that this chapter takes over, and perhaps others.
+
+    What a setting is worth counts, and not how it is written: queues may be Queue objects, and
+    patterns of routes or names in the schedule may be others.
+    """
+    for name, wanted in carried_settings(find_chapter(number)).items():
+        if name in URLS:
+            continue
+        if name == "task_queues":
+            assert_queues(app, wanted)
+        elif name == "task_routes":
+            assert_routes(app, wanted)
+        elif name == "beat_schedule":
+            assert_schedule(app, wanted)
+        elif isinstance(wanted, dict):
+            assert_setting_includes(app, name, wanted)
+        else:
+            assert_setting(app, name, wanted)
+
+
+def assert_queues(app, wanted):
+    missing = set(wanted) - set(app.amqp.queues)
+    assert not missing, (
+        f"task_queues should have {', '.join(sorted(missing))}, as in the chapter before, but the"
+        f" queues are {', '.join(app.amqp.queues)}{suggest_setting(app, 'task_queues')}"
+    )
+
+
+def assert_routes(app, wanted):
+    for pattern, options in wanted.items():
+        for name in fnmatch.filter(app.tasks, pattern):
+            found = app.amqp.router.route({}, name)["queue"].name
+            assert found == options["queue"], (
+                f"task_routes should send {name} to the queue {options['queue']}, as in the chapter"
+                f" before, but it is sent to {found}{suggest_setting(app, 'task_routes')}"
+            )
+
+
+def assert_schedule(app, wanted):
+    found = []
+    for entry in (app.conf.beat_schedule or {}).values():
+        found.append((entry["task"], entry["schedule"]))
+    for entry in wanted.values():
+        task, schedule = entry["task"], entry["schedule"]
+        assert (task, schedule) in found, (
+            f"beat_schedule should send {task} by {schedule}, as in the chapter before, but it has"
+            f" {found or 'no entry'}{suggest_setting(app, 'beat_schedule')}"
+        )
+
+
+@cache
+def read_tasks(chapter):
+    """Return the options of each task of one of the course's chapters, by the tasks' names."""
+    done = subprocess.run(
+        [PROGRAMS / "python", "-c", PRINT_TASKS],
+        cwd=ROOT / "chapters" / chapter,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"The tasks of {chapter} should be found: {done.stderr}"
+    return json.loads(done.stdout)
+
+
+def listed_tasks(chapter):
+    """Return the names of the tasks whose definition a chapter's lesson shows."""
+    names = []
+    for name in read_tasks(chapter):
+        module, _, function = name.rpartition(".")
+        listed = listed_code(chapter, f"{module.replace('.', '/')}.py")
+        if re.search(rf"^def {function}\(", listed, re.MULTILINE):
+            names.append(name)
+    return names
