@@ -31,6 +31,7 @@ DIRECTIVES = {
     "not run": re.compile(".+"),
     "without": re.compile(r"\w+"),
     "workers": re.compile("none|-.+"),
+    "replay": re.compile("[a-z]+( [a-z]+)*: .+"),
     "bench": re.compile(r"\w+"),
     "/bench": re.compile(""),
 }

@@ -13,6 +13,7 @@ import redis
 
 from course.environment import URLS, redis_port
 from course.events import Reader, parse_command
+from course.sentences import join_line, sentence
 
 PAUSE = 3  # seconds without an event, after which the clock starts again
 LONG_PAUSE = 60  # the same, while a task is unfinished
@@ -30,66 +31,6 @@ COUNTED = {
     "arrive": "results arrived",
     "back": "went back",
 }
-
-
-def describe_result(event):
-    """Return the state and value of an event, and the beginning of its task's id."""
-    return f"{event['state']} {event['value']} for {event['id'][:8]}"
-
-
-def describe_call(event):
-    """Return the call of an event, and the beginning of its task's id."""
-    return f"{event['call']} {event['id'][:8]}".rstrip()
-
-
-def find_route(event, worker):
-    """Return who sends an event to whom."""
-    match event["what"]:
-        case "wait":
-            return "client … backend"
-        case "send" | "back":
-            sender = event["sender"]
-            return f"{sender} → broker"
-        case "take":
-            return f"broker → {worker}"
-        case "ack":
-            return f"{worker} → broker"
-        case "arrive":
-            return "backend → client"
-    return f"{worker} → backend"
-
-
-def describe(event):
-    """Return what an event is."""
-    match event["what"]:
-        case "wait":
-            return f"waits for {event['id'][:8]}"
-        case "send":
-            return f"{describe_call(event)} waits in queue '{event['queue']}'"
-        case "back":
-            return f"{describe_call(event)} goes back into queue '{event['queue']}'"
-        case "take":
-            return f"{describe_call(event)} is taken"
-        case "ack":
-            return f"{describe_call(event)} is acknowledged"
-        case "arrive":
-            return f"{describe_result(event)} arrives"
-        case "join":
-            chord = f"the chord {event['chord'][:8]}, number {event['number']}"
-            return f"{event['state']} {event['value']} joins {chord}"
-    if "kept" in event:
-        return f"{describe_result(event)}, kept for {event['kept']} s"
-    return f"{describe_result(event)}, kept for ever"
-
-
-def sentence(event, worker="worker"):
-    """Return an event's line without its time, in two parts: who to whom, and what."""
-    text = describe(event)
-    if event["what"] == "take" and "until" in event:
-        text += ", and is held"
-    if "until" in event:
-        text += f" until {event['until']}"
-    return find_route(event, worker), text
 
 
 class JsonPrinter:
@@ -217,7 +158,7 @@ class Printer:
         self.last = seconds
         if self.coloured:
             text = f"\033[{self.choose_colour(task_id)}m{text}\033[0m"
-        print(f"{max(0, seconds - self.begin):8.3f}  {route:<16}  {text}", flush=True)
+        print(join_line(max(0, seconds - self.begin), route, text), flush=True)
 
     def choose_colour(self, task_id):
         """Return the number of a task's colour; neighbours differ."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import mermaidx
+import replay
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
@@ -35,6 +36,8 @@ class Blocks(SphinxTransform):
                 self.link_to_page(node)
             elif isinstance(node, nodes.tbody):
                 name_columns(node)
+            elif isinstance(node, nodes.raw):
+                add_replay(node)
 
     def add_caption(self, block):
         """Make one box of a block and of the label above it, a word or a file's path in bold."""
@@ -75,6 +78,14 @@ def name_columns(body):
     for row in body:
         for cell, head in zip(row, heads, strict=True):
             cell.insert(0, nodes.inline("", f"{head.astext()} ", classes=["column"]))
+
+
+def add_replay(comment):
+    """Put a player where a directive asks for one."""
+    found = replay.DIRECTIVE.match(comment.astext())
+    if found:
+        html = replay.draw(found[1].split(), found[2])
+        comment.replace_self(nodes.raw("", html, format="html"))
 
 
 def draw(diagram):

@@ -5,23 +5,17 @@ import shutil
 import subprocess
 import sys
 from functools import cache
-from urllib.parse import urldefrag, urljoin, urlsplit
+from urllib.parse import urldefrag, urljoin
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from bs4 import BeautifulSoup
-from playwright.sync_api import sync_playwright
+from conftest import LESSONS, PAGES
 
-from course.chapters import CHAPTERS, ROOT
+from course.chapters import ROOT
 
-PAGES = ROOT / ".course/site-pages"
-# Answered from the folder, without a network.
-SITE = "http://localhost/"
 PATHS = [path for path in sorted(PAGES.rglob("*.html")) if path.name != "index.html"]
 NAMES = [str(path.relative_to(PAGES)) for path in PATHS]
-LESSONS = [f"chapters/{chapter}/README.html" for chapter in CHAPTERS]
-CHROME_ON_A_MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
-BROWSERS = ["chromium", "chromium-browser", "google-chrome", CHROME_ON_A_MAC]
 # The blocks and tables that scroll sideways, and the blocks that their copy button covers.
 FIND_FAULTS = """elements => elements.filter(element => {
     const button = element.parentNode.querySelector(':scope > button');
@@ -29,48 +23,6 @@ FIND_FAULTS = """elements => elements.filter(element => {
     return element.scrollWidth > element.clientWidth
         || button && top < button.getBoundingClientRect().bottom;
 }).map(element => element.textContent)"""
-
-
-def find_browser():
-    """Return the path of an installed browser, or None, for which Playwright uses its own."""
-    for program in BROWSERS:
-        path = shutil.which(program)
-        if path:
-            return path
-    return None
-
-
-@pytest.fixture(scope="session")
-def browser():
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=find_browser())
-
-
-@pytest.fixture(params=["390 light", "390 dark", "1400 light", "1400 dark"])
-def page(request, browser):
-    """A page on a phone and on a desktop, light and dark, without errors or requests elsewhere."""
-    width, scheme = request.param.split()
-    size = {"width": int(width), "height": 900}
-    page = browser.new_page(viewport=size, color_scheme=scheme, base_url=SITE)
-    problems = []
-
-    def serve(route):
-        url = route.request.url
-        if not url.startswith(SITE):
-            problems.append(f"request to {url}")
-        route.fulfill(path=PAGES / urlsplit(url).path[1:])
-
-    def note_error(message):
-        if message.type == "error":
-            problems.append(message.text)
-
-    page.route("**", serve)
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page.on("console", note_error)
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    yield page
-    page.close()
-    assert not problems, f"The page should load without errors: {problems}"
 
 
 @cache

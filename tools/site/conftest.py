@@ -1,0 +1,57 @@
+"""A browser for the tests of the site. It is answered from the built pages, without a network."""
+
+import shutil
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from course.chapters import CHAPTERS, ROOT
+
+PAGES = ROOT / ".course/site-pages"
+SITE = "http://localhost/"
+LESSONS = [f"chapters/{chapter}/README.html" for chapter in CHAPTERS]
+CHROME_ON_A_MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
+BROWSERS = ["chromium", "chromium-browser", "google-chrome", CHROME_ON_A_MAC]
+
+
+def find_browser():
+    """Return the path of an installed browser, or None, for which Playwright uses its own."""
+    for program in BROWSERS:
+        path = shutil.which(program)
+        if path:
+            return path
+    return None
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=find_browser())
+
+
+@pytest.fixture(params=["390 light", "390 dark", "1400 light", "1400 dark"])
+def page(request, browser):
+    """A page on a phone and on a desktop, light and dark, without errors or requests elsewhere."""
+    width, scheme = request.param.split()
+    size = {"width": int(width), "height": 900}
+    page = browser.new_page(viewport=size, color_scheme=scheme, base_url=SITE)
+    problems = []
+
+    def serve(route):
+        url = route.request.url
+        if not url.startswith(SITE):
+            problems.append(f"request to {url}")
+        route.fulfill(path=PAGES / urlsplit(url).path[1:])
+
+    def note_error(message):
+        if message.type == "error":
+            problems.append(message.text)
+
+    page.route("**", serve)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.on("console", note_error)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    yield page
+    page.close()
+    assert not problems, f"The page should load without errors: {problems}"
