@@ -2,13 +2,15 @@
 
 import json
 import shutil
+import sqlite3
 import subprocess
+from contextlib import closing
 
 import pytest
 from support.assertions import wait_until_ready
 from support.names import ALONE
 from support.nodes import TESTS, AppUnderTest
-from support.page_server import PageServer
+from support.page_server import BAD_BODIES, OwnRedis, PageServer, assert_refused
 
 from course.environment import PINNED, PROGRAMS, free_port
 from course.waiting import wait_until
@@ -16,56 +18,8 @@ from course.waiting import wait_until
 pytestmark = pytest.mark.skipif(
     "config.option.docker", reason="Django isn't in the worker's image: make test"
 )
-# Runs in the project, in another process, and prints what it found as JSON.
-PROBE = """
-import json
-from functools import partial
-from celery import signals
-from django.db import transaction
-from django.test import RequestFactory
-from project import celery_app
-celery_app.loader.import_default_modules()
-from sums.models import Sum
-from sums.tasks import add_up
-
-sent = []
-sent_in_transaction = []
-found = {}
-
-@signals.before_task_publish.connect
-def note(headers, **_):
-    sent.append(headers["id"])
-    sent_in_transaction.append(transaction.get_connection().in_atomic_block)
-
-with transaction.atomic():
-    early = add_up.delay(str(Sum.objects.create(numbers=[1, 2]).id))
-    early.get(timeout=10, propagate=False)
-found["before the commit"] = early.state, type(early.result).__name__
-
-sent.clear()
-try:
-    with transaction.atomic():
-        kept = Sum.objects.create(numbers=[1, 2])
-        transaction.on_commit(partial(add_up.delay, str(kept.id)))
-        raise LookupError
-except LookupError:
-    found["after a rollback"] = len(sent)
-
-found["has delay_on_commit"] = hasattr(add_up, "delay_on_commit")
-if found["has delay_on_commit"]:
-    with transaction.atomic():
-        add_up.delay_on_commit(str(Sum.objects.create(numbers=[1, 2]).id))
-        found["in the transaction"] = len(sent)
-    [id] = sent
-    found["after the commit"] = celery_app.AsyncResult(id).get(timeout=10)
-
-from sums.views import send
-sent_in_transaction.clear()
-send(RequestFactory().post("/sums", b"[1, 2]", content_type="application/json"))
-found["sent inside a transaction"] = sent_in_transaction
-found["result_expires"] = str(celery_app.conf.result_expires)
-print(json.dumps(found))
-"""
+PROBE = TESTS / "test_13_django" / "probe.py"
+UNKNOWN = "/sums/11111111-2222-4333-8444-555555555555"
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +31,7 @@ def project(nodes, tmp_path_factory):
         tmp_path_factory.mktemp("django") / "project",
         ignore=ignored,
     )
-    made = AppUnderTest(nodes, folder, count=0)
+    made = AppUnderTest(nodes, folder, count=0, server=True)
     run_python(made, "manage.py", "migrate", "--run-syncdb")
     worker = made.start("celery", "-A", "project", "worker", "--loglevel=info", "-c", "2", *ALONE)
     made.workers.append(worker)
@@ -85,12 +39,21 @@ def project(nodes, tmp_path_factory):
     made.close()
 
 
+@pytest.fixture(scope="module")
+def site(project):
+    """The project's web server."""
+    port = free_port()
+    server = project.start("python", "-u", "manage.py", "runserver", "--noreload", str(port))
+    wait_until(lambda: "Quit the server" in server.logs() or server.status == "exited", 20)
+    return PageServer(port)
+
+
 def run_python(app_under_test, *words):
     """Run Python in the project's folder; return what it printed."""
     done = subprocess.run(
         [PROGRAMS / "python", *words],
         cwd=app_under_test.folder,
-        env=app_under_test.env,
+        env=app_under_test.env | {"PYTHONPATH": str(app_under_test.folder)},
         capture_output=True,
         text=True,
         check=False,
@@ -103,32 +66,94 @@ def run_python(app_under_test, *words):
 
 @pytest.fixture(scope="module")
 def probe(project):
-    """What PROBE found."""
+    """What the probe found."""
     wait_until_ready(project.workers[0])
-    return json.loads(run_python(project, "-c", PROBE))
+    return json.loads(run_python(project, str(PROBE)))
 
 
-def test_the_same_in_django(project):
-    port = free_port()
-    server = project.start("python", "-u", "manage.py", "runserver", "--noreload", str(port))
-    wait_until(lambda: "Quit the server" in server.logs() or server.status == "exited", 20)
-    site = PageServer(port)
+def query(project, statement):
+    """Run a statement on the project's database, and return the first row if there is one."""
+    with closing(sqlite3.connect(project.folder / "db.sqlite3")) as db:
+        row = db.execute(statement).fetchone()
+        db.commit()
+    return row
+
+
+def count_records(project):
+    return query(project, "SELECT count(*) FROM sums_sum")[0]
+
+
+def finished_sum(project, site):
+    """Send a sum, wait for its result, and return its path."""
     logs = wait_until_ready(project.workers[0]).logs()
     assert "sums.tasks.add_up" in logs, (
         f"The worker should list sums.tasks.add_up, but it doesn't.\n{logs}"
     )
     path = site.send([1, 2.5])
-    wait_until(lambda: site.state(path) != {"state": "PENDING"}, 10)
+    wait_until(lambda: site.state(path) != {"state": "PENDING"}, 20)
     site.assert_state(path, {"state": "SUCCESS", "result": 3.5}, "when Django's worker has done it")
-    status, _, _ = site.ask("/sums/11111111-2222-4333-8444-555555555555")
-    assert status == 404, f"Django should answer 404 for an unknown id, but it answered {status}."
+    return path
+
+
+def test_the_same_in_django(project, site):
+    finished_sum(project, site)
+    assert_refused("GET of an unknown id", site.ask(UNKNOWN), 404)
+
+
+@pytest.mark.parametrize("body", BAD_BODIES)
+def test_django_refuses_what_is_no_list_of_numbers(project, site, body):
+    before = count_records(project)
+    what = f"POST /sums with {body[:20].decode()}"
+    assert_refused(what, site.ask("/sums", body), 422)
+    added = count_records(project) - before
+    assert added == 0, f"{what} should keep no record, but it kept {added}."
+
+
+def test_django_refuses_a_long_body(site):
+    answer = site.ask("/sums", [1] * 50_000)
+    assert_refused("POST /sums with 150 KB", answer, 413)
+
+
+def test_django_says_that_a_sum_has_expired(project, site):
+    path = finished_sum(project, site)
+    project.backend.client.delete(f"celery-task-meta-{path.removeprefix('/sums/')}")
+    site.assert_state(path, {"state": "PENDING"}, "when its result is gone")
+    query(project, "UPDATE sums_sum SET asked = datetime(asked, '-61 minutes')")
+    assert_refused("GET of a sum that was sent an hour ago", site.ask(path), 410)
+
+
+def test_django_ends_its_records(project, site):
+    path = site.send([1, 2])
+    query(project, "UPDATE sums_sum SET asked = datetime(asked, '-25 hours')")
+    site.send([1, 2])
+    assert_refused("GET of a sum that was sent a day ago", site.ask(path), 404)
+    count = count_records(project)
+    assert count == 1, f"Records should end after a day, but {count} are left of one."
+
+
+@pytest.mark.parametrize("origin", ["http://example.com", "http://127.0.0.1:1", "null"])
+def test_django_refuses_a_foreign_page(project, site, origin):
+    before = count_records(project)
+    headers = {"Origin": origin, "Content-Type": "text/plain"}
+    answer = site.ask("/sums", [1, 2], headers=headers)
+    assert_refused(f"POST /sums with the Origin {origin}", answer, 403)
+    added = count_records(project) - before
+    assert added == 0, f"A page at {origin} should start no sum, but it started {added}."
+
+
+def test_django_takes_its_own_page(site):
+    answer = site.ask("/sums", [1, 2], headers={"Origin": site.url})
+    assert answer.status == 202, (
+        f"POST /sums with Django's own Origin should answer 202, but it answered {answer}."
+    )
 
 
 def test_the_view_sends_after_the_commit(probe):
-    found = probe["sent inside a transaction"]
-    assert found == [False], (
-        "The view should send one message, after the transaction, but the list of whether each was"
-        f" sent in a transaction is {found}."
+    found = probe["sent by the view"]
+    wanted = [[probe["id of the view"], False, True]]
+    assert found == wanted, (
+        "The view should send one message after the transaction, with the id that it answers and"
+        f" a time at which it expires, but (id, in the transaction, expires) is {found}."
     )
 
 
@@ -152,15 +177,32 @@ def test_on_commit_sends_nothing_after_a_rollback(probe):
     assert found == 0, f"After a rollback no message should be sent, but {found} were."
 
 
-def test_delay_on_commit(probe):
-    found = probe["has delay_on_commit"]
+def test_apply_async_on_commit(probe):
+    """Celery has it from 5.4 on; unlike delay_on_commit, it takes the id."""
+    found = [probe.get(key) for key in ("sent in the transaction", "chosen id", "result")]
+    wanted = [0, True, 3]
     if PINNED:
-        assert not found, "Celery 5.1 should have no delay_on_commit, but it does."
-        return
-    assert found, "Celery 5.7 should have delay_on_commit, but it doesn't."
-    messages = probe["in the transaction"]
-    assert messages == 0, (
-        f"delay_on_commit should send no message before the commit, but it sent {messages}."
+        wanted = [None, None, None]
+    assert found == wanted, (
+        "apply_async_on_commit should send nothing before the commit, and then a task with the"
+        f" chosen id that returns 3 ({wanted}), but it did {found}."
     )
-    result = probe["after the commit"]
-    assert result == 3, f"delay_on_commit should send the task, but its result is {result}, not 3."
+
+
+def test_redis_is_down_in_django(project, site):
+    path = finished_sum(project, site)
+    redis = OwnRedis(project.broker)
+    redis.stop()
+    for _ in range(2):
+        answer = site.ask("/sums", [1, 2], 3, "while Redis is down")
+        assert_refused("POST /sums while Redis is down", answer, 503)
+        answer = site.ask(path, None, 3, "while Redis is down")
+        assert_refused("GET of a sum while Redis is down", answer, 503)
+    redis.start()
+    site.send([1, 2])
+    redis.freeze()
+    answer = site.ask("/sums", [1, 2], when="while Redis doesn't answer")
+    assert_refused("POST /sums while Redis doesn't answer", answer, 503)
+    answer = site.ask(path, when="while Redis doesn't answer")
+    assert_refused("GET of a sum while Redis doesn't answer", answer, 503)
+    project.broker.kill("SIGCONT")

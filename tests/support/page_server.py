@@ -4,8 +4,8 @@ import importlib
 import json
 import os
 import threading
-from contextlib import contextmanager
-from http.client import HTTPMessage
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection, HTTPMessage
 from typing import NamedTuple
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
@@ -23,6 +23,19 @@ ANSWER_TIMEOUT = 10
 if os.environ.get("DIR"):
     ANSWER_TIMEOUT = 3
 
+# What is no list of 1 to 1000 finite numbers.
+BAD_BODIES = [
+    b'["four"]',
+    b"[]",
+    b'{"a": 1}',
+    b"[1",
+    b"[1e400]",
+    b"[NaN]",
+    b'["inf"]',
+    b"[[1]]",
+    str([1] * 1001).encode(),
+]
+
 
 class Answer(NamedTuple):
     """What the page's server answered: the body is the JSON in it, or text if it has none."""
@@ -36,9 +49,10 @@ class PageServer:
     """The page's server on a port of 127.0.0.1, as a browser sees it."""
 
     def __init__(self, port):
+        self.port = port
         self.url = f"http://127.0.0.1:{port}"
 
-    def ask(self, path, numbers=None, seconds=ANSWER_TIMEOUT, when=""):
+    def ask(self, path, numbers=None, seconds=ANSWER_TIMEOUT, when="", headers=()):
         """GET a path, or POST numbers to it (a list, or bytes as they are); return the Answer.
 
         Fail unless it arrives within this many seconds; `when` is for the sentence.
@@ -46,7 +60,8 @@ class PageServer:
         data = numbers
         if isinstance(numbers, list):
             data = json.dumps(numbers).encode()
-        request = Request(self.url + path, data, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json"} | dict(headers)
+        request = Request(self.url + path, data, headers)
         what = f"{request.get_method()} {path[:10]} {when}".rstrip()
         try:
             return open_request(request, seconds)
@@ -83,6 +98,27 @@ class PageServer:
             f"GET {path[:10]}... should answer 200 {json.dumps(wanted)} {when},"
             f" but it answered {status} {body}."
         )
+
+
+def post(server, headers, body=b""):
+    """POST to /sums a body, or the beginning of the body that headers announce; return the Answer.
+
+    Fail unless it arrives soon, even if the rest of the body never does.
+    """
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=ANSWER_TIMEOUT)
+    with closing(connection):
+        connection.putrequest("POST", "/sums")
+        for name, value in {"Content-Type": "application/json", **headers}.items():
+            connection.putheader(name, value)
+        connection.endheaders(body)
+        try:
+            response = connection.getresponse()
+        except TimeoutError:
+            raise AssertionError(
+                f"POST /sums with {headers} should be answered within {ANSWER_TIMEOUT} seconds,"
+                " whatever comes of its body, but it wasn't."
+            ) from None
+        return Answer(response.status, response.headers, parse_body(response.read()))
 
 
 def open_request(request, seconds):

@@ -4,6 +4,11 @@ SECRET_KEY = "only for trying this on your own machine"
 ALLOWED_HOSTS = ["127.0.0.1"]
 ROOT_URLCONF = "project.urls"
 INSTALLED_APPS = ["sums"]
+MIDDLEWARE = [
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "project.middleware.RedisMiddleware",
+]
+DATA_UPLOAD_MAX_MEMORY_SIZE = 100_000  # bytes of a request's body
 DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3"}}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True

@@ -10,3 +10,4 @@ class Sum(models.Model):
 
     id = models.UUIDField(primary_key=True, default=uuid4)
     numbers = models.JSONField()
+    asked = models.DateTimeField(auto_now_add=True, db_index=True)
