@@ -2,15 +2,19 @@
 
 import importlib
 import json
+import os
 import re
+import signal
 import time
 from contextlib import closing, contextmanager
 from itertools import zip_longest
+from pathlib import Path
 
 import pytest
 from celery import chord
 from celery.exceptions import TaskRevokedError
 from support.assertions import (
+    WARM_STOP,
     assert_exported,
     assert_listed,
     assert_raises,
@@ -21,13 +25,16 @@ from support.assertions import (
     wait_until_ready,
 )
 from support.carried import assert_carried_settings, carried_tasks
-from support.commands import run_celery
-from support.names import ADD, ALONE, XSUM
+from support.celery_internals import restore_messages
+from support.commands import run_celery, run_python
+from support.names import ADD, ALONE, ENTER, XSUM
 
 from course.environment import PINNED
 from course.waiting import wait_until
 
 DIVIDE = "tasks.math.divide_request"
+# A program that logs a traceback with a password among its variables.
+LOG_IN = Path(__file__).with_suffix("") / "log_in.py"
 processes_only = pytest.mark.skipif(
     "config.option.docker", reason="starts a program beside the worker: make test"
 )
@@ -73,7 +80,7 @@ def test_lesson(lesson):
 @pytest.mark.step(
     "`libs.math.xsum([3, 4, 5], report)` returns 12, and calls `report(1, 3)`, `report(2, 3)`"
     " and `report(3, 3)`",
-    "a-custom-state",
+    "how-far-is-it",
 )
 def test_xsum_reports(xsum):
     """Give xsum a second parameter, report=None, add in a loop, and call
@@ -91,7 +98,7 @@ def test_xsum_reports(xsum):
 
 
 @pytest.mark.step(
-    "`xsum` works without a report, and `libs/math.py` without Celery", "a-custom-state"
+    "`xsum` works without a report, and `libs/math.py` without Celery", "how-far-is-it"
 )
 def test_xsum_knows_nothing_of_celery(xsum, folder):
     """Call report only if there is one. What calls update_state belongs into tasks/math.py."""
@@ -111,7 +118,7 @@ def test_xsum_knows_nothing_of_celery(xsum, folder):
 @pytest.mark.step(
     '`xsum_request.delay([3, 4, 5])` is PROGRESS with `{"done": 1, "of": 3}`, and so on up to 3,'
     " and then gives 12",
-    "a-custom-state",
+    "how-far-is-it",
 )
 def test_progress(celery_setup, app):
     """With bind=True the task has self, and a function in it can call
@@ -132,8 +139,24 @@ def test_progress(celery_setup, app):
 
 
 @pytest.mark.step(
+    "`xsum_request.delay([1] * 1000)` is PROGRESS at least ten times, and a hundred times at most",
+    "how-far-is-it",
+)
+def test_a_long_sum_reports_seldom(celery_setup, app):
+    """Let report skip most of its calls: what is left when you divide done by a number of steps?"""
+    with stored_results(app) as stored:
+        assert_task_returns(app, XSUM, ([1] * 1000,), 1000)
+        states = [state for state, _ in stored.read()]
+    count = states.count("PROGRESS")
+    assert 10 <= count <= 100, (
+        "xsum_request.delay([1] * 1000) should be PROGRESS 10 to 100 times, but it was so"
+        f" {count} times."
+    )
+
+
+@pytest.mark.step(
     "called as a function, `xsum_request([3, 4, 5])` returns 12 and stores nothing",
-    "a-custom-state",
+    "how-far-is-it",
 )
 def test_a_function_has_no_state(celery_setup, app, monkeypatch):
     """A task that is called as a function has no id. self.request.called_directly is True there."""
@@ -157,7 +180,7 @@ def test_a_function_has_no_state(celery_setup, app, monkeypatch):
     assert not results, f"xsum_request([3, 4, 5]) should store no state, but it stored {results}."
 
 
-@pytest.mark.step("a chord of ten additions into `xsum_request` still gives 90", "a-custom-state")
+@pytest.mark.step("a chord of ten additions into `xsum_request` still gives 90", "how-far-is-it")
 def test_chord(celery_setup, app):
     """update_state stores a state beside the call, and what the task returns is its result
     as before."""
@@ -165,6 +188,81 @@ def test_chord(celery_setup, app):
     additions = [add_request.s(number, number) for number in range(10)]
     result = chord(additions, find_task(app, XSUM).s())()
     assert_result("A chord of ten additions", result, 90)
+
+
+def lines_with(worker, start, text):
+    """Return the lines with this text that a worker has logged with loguru from a position on."""
+    lines = worker.logs()[start:].splitlines()
+    return [line for line in lines if text in line and not line.startswith("[")]
+
+
+def assert_lines_have_ids(worker, app):
+    """Fail unless each line of two calls, which may run side by side, has the id of its call."""
+    start = len(worker.logs())
+    results = {}
+    for number in (700001, 800001):
+        results[number] = find_task(app, ADD).delay(number, 0)
+    for number, result in results.items():
+        assert_result(f"add_request.delay({number}, 0)", result, number)
+        wait_until(lambda text=str(number): len(lines_with(worker, start, text)) == 3, 3)
+        lines = lines_with(worker, start, str(number))
+        assert lines, f"add_request.delay({number}, 0) should log with loguru, but it doesn't."
+        for line in lines:
+            assert result.id in line, (
+                f"Each line of a task should have its id, {result.id}, but this one has not: {line}"
+            )
+
+
+@pytest.mark.step(
+    "each line that loguru writes for a task, in `tasks` and in `libs`, has the task's id",
+    "the-id-in-every-line",
+)
+def test_each_line_has_the_id(worker, app):
+    """In tasks/celery.py, logger.configure takes a patcher, a function that puts
+    current_task.request.id into record["extra"], and a format that has it."""
+    assert_lines_have_ids(worker, app)
+
+
+@pytest.mark.isolated(args=["-P", "threads", *ALONE])
+def test_each_line_has_the_id_in_threads(worker, app):
+    assert_lines_have_ids(worker, app)
+
+
+@pytest.mark.step(
+    "any task that fails writes a line with loguru, at ERROR, with its name and its id",
+    "a-task-that-fails",
+)
+@pytest.mark.parametrize("name, arguments", [(DIVIDE, (1, 0)), (ENTER, ("pay", {}))])
+def test_a_failure_is_one_line(worker, app, ledger, name, arguments):
+    """Write a class with the base celery.Task and the method on_failure, and give it to Celery
+    as task_cls."""
+    start = len(worker.logs())
+    result = find_task(app, name).delay(*arguments)
+    wait_until(result.ready, 5)
+    # A log that isn't local may come later.
+    wait_until(lambda: find_failures(worker, start, result, name), 2)
+    assert find_failures(worker, start, result, name), (
+        f"{name}{arguments} should write a line with loguru, at ERROR, with its name and its id,"
+        f" {result.id}, but the worker logs: {worker.logs()[start:][-300:]!r}"
+    )
+
+
+def find_failures(worker, start, result, name):
+    """Return the lines of loguru that say that a task has failed."""
+    lines = lines_with(worker, start, "ERROR")
+    return [line for line in lines if result.id in line and name in line]
+
+
+@pytest.mark.step(
+    "a traceback that loguru writes shows no variable's value", "what-a-log-shouldnt-say"
+)
+def test_a_traceback_shows_no_values(app_under_test, app):
+    """Each handler of logger.configure, as each logger.add, may have diagnose=False."""
+    output = run_python(app_under_test, str(LOG_IN), "swordfish")
+    assert "no login" in output, f"loguru should write a traceback, but there is: {output[-300:]}"
+    assert "swordfish" not in output, (
+        f"A traceback should show no variable's value, but it shows the password: {output[-300:]}"
+    )
 
 
 def start_watching(app_under_test, app):
@@ -246,12 +344,69 @@ def test_watch(celery_setup, app, app_under_test):
     )
 
 
-@pytest.mark.step("the tasks and the settings of chapter 10 are still there", "a-custom-state")
+@pytest.mark.step("the tasks and the settings of chapter 10 are still there", "how-far-is-it")
 def test_what_chapter_10_had(worker, app, number):
     """Nothing else changes in this chapter."""
     assert_listed(worker, carried_tasks(number))
     assert_exported(app, XSUM)
     assert_carried_settings(app, number)
+
+
+@pytest.mark.star(
+    "`watch.py` prints the progress too: for `xsum_request.delay([3, 4, 5])`, a line with the"
+    " task's id and `2 of 3` (a task can send events of its own, with `self.send_event`)",
+    "watch-it-live",
+)
+@processes_only
+def test_star_progress(celery_setup, app, app_under_test):
+    """The event's type is yours, if it begins with "task-". Its other fields are keywords."""
+    node = start_watching(app_under_test, app)
+    result = find_task(app, XSUM).delay([3, 4, 5])
+    assert_result("xsum_request.delay([3, 4, 5])", result, 12)
+    lines = events_of(node, result, "task-succeeded")
+    with_progress = [line for line in lines if "2 of 3" in line]
+    assert with_progress, (
+        "watch.py should print a line with the task's id and `2 of 3`, but it prints these lines"
+        f" about the task: {lines}"
+    )
+    assert "12" in lines[-1], (
+        f"watch.py should still print the result, but the last line is: {lines[-1]}"
+    )
+
+
+@pytest.mark.star(
+    "`python stuck.py 60` prints the name and the id of each task that has been running for more"
+    " than 60 seconds, and nothing else",
+    "ask-the-workers",
+)
+@pytest.mark.isolated(slow_tasks=True, args=["-c", "1", *ALONE])
+def test_star_stuck(celery_setup, app, app_under_test):
+    """What does inspect.active() know of a task besides its id?"""
+    running = start_nap(app, 60)
+    waiting = app.tasks["slow.nap"].delay(0)
+    wait_until(lambda: time.time() > begin_of(app, running) + 1, 5)
+    output = run_python(app_under_test, "stuck.py", "1")
+    assert "slow.nap" in output and running.id in output, (
+        "`python stuck.py 1` should print the name and the id of a task that has been running for"
+        f" more than a second, slow.nap and {running.id}, but it prints {output!r}."
+    )
+    assert waiting.id not in output, (
+        f"stuck.py should not print a task that isn't running, but it prints {output!r}."
+    )
+    output = run_python(app_under_test, "stuck.py", "1000")
+    assert not output.strip(), (
+        "`python stuck.py 1000` should print nothing about a task that began seconds ago, but it"
+        f" prints {output!r}."
+    )
+
+
+def begin_of(app, result):
+    """Return when the task of a result began, as its worker says."""
+    for tasks in app.control.inspect(timeout=10, limit=1).active().values():
+        for task in tasks:
+            if task["id"] == result.id:
+                return task["time_start"]
+    raise AssertionError(f"A worker should be running {result.id}.")
 
 
 # What follows is about Celery itself.
@@ -343,13 +498,79 @@ def test_an_event_without_a_watcher_is_lost(celery_setup, app, app_under_test):
     )
 
 
+@pytest.mark.isolated(count=0)
+@processes_only
+def test_a_message_that_waits_has_no_event(app, app_under_test):
+    """The worker sends the first event, unless the caller sends task-sent."""
+    node = app_under_test.start("python", "-u", "watch.py")
+    add_request = find_task(app, ADD)
+
+    def send(sent_event):
+        app.conf.task_send_sent_event = sent_event
+        return add_request.delay(4, 4)
+
+    listens = wait_until(lambda: wait_until(lambda: send(True).id in node.logs(), 0.5), 20)
+    assert listens, f"With task_send_sent_event, there should be an event, but: {node.logs()}"
+    hidden = send(False)
+    shown = send(True)
+    lines = events_of(node, shown, "task-sent")
+    assert lines, f"watch.py should print task-sent, but it prints: {node.logs()}"
+    assert hidden.id not in node.logs(), (
+        "A message that no worker has taken should have no event, but watch.py prints one."
+    )
+
+
+@pytest.mark.isolated(slow_tasks=True, count=0)
+@processes_only
+def test_print_in_a_quiet_worker(app, app_under_test):
+    """A print is a line of Celery's log at WARNING: the lesson shows it, but not at this level."""
+    worker = app_under_test.add_worker([*ALONE, "--loglevel=error"])
+    assert_result("A task that prints", app.tasks["slow.say"].delay("here I am"), "here I am")
+    assert "here I am" not in worker.logs(), (
+        f"With --loglevel=error, a print should be gone, but the log is: {worker.logs()}"
+    )
+
+
+@pytest.mark.isolated(slow_tasks=True, env={"SLOW_TASKS_LOOK": "0.2"}, args=["-c", "4", *ALONE])
+@processes_only
+def test_what_on_failure_is_not_told(celery_setup, app, worker):
+    """A retry, a kill and terminate; a hard limit, on Celery 5.1."""
+    retried = app.tasks["slow.second_try"].delay()
+    killed = app.tasks["slow.late=False,reject=False"].delay()
+    limited = app.tasks["slow.nap"].apply_async((60,), time_limit=1)
+    terminated = start_nap(app, 60)
+    terminated.revoke(terminate=True)
+    wait_until(lambda: process_of(app, killed), 5)
+    os.kill(process_of(app, killed), signal.SIGKILL)
+    wait_until(lambda: retried.state == "RETRY", 5)
+    states = [result.get(timeout=10, propagate=False) for result in (killed, limited, terminated)]
+    kinds = [type(state).__name__ for state in states]
+    wanted = ["WorkerLostError", "TimeLimitExceeded", "TaskRevokedError"]
+    assert kinds == wanted, f"The tasks should have ended with {wanted}, not with {kinds}."
+    for result in (retried, killed, terminated):
+        told = lines_with(worker, 0, f"{result.id}] failed")
+        assert not told, f"on_failure should not be called here, but it logs {told}."
+    told_of_limit = wait_until(lambda: lines_with(worker, 0, f"{limited.id}] failed"), 2)
+    assert bool(told_of_limit) != PINNED, (
+        "on_failure should be told of a hard limit on Celery 5.7 alone, but it logs"
+        f" {told_of_limit}."
+    )
+
+
+def process_of(app, result):
+    """Return the process that runs the task of a result; None if none does."""
+    for tasks in app.control.inspect(timeout=10, limit=1).active().values():
+        for task in tasks:
+            if task["id"] == result.id:
+                return task["worker_pid"]
+    return None
+
+
 one_process = pytest.mark.isolated(slow_tasks=True, args=["-c", "1", *ALONE])
 
 
 @one_process
 def test_revoke_leaves_a_running_task_and_drops_a_waiting_one(celery_setup, app, redis):
-    # The worker replies ok to a new time limit, and ignores it: the nap isn't cut short.
-    app.control.time_limit("slow.nap", hard=1, reply=True, timeout=10, limit=1)
     running = start_nap(app, 2)
     waiting = app.tasks["slow.nap"].delay(0)
     wait_until(lambda: redis.hlen("unacked") == 2, 5)
@@ -391,59 +612,111 @@ def wait_until_exited(worker):
     wait_until(lambda: worker.status == "exited", 20)
 
 
+REVOKED = "flagged as revoked"
+
+
+def revoke_later(app, worker, queue, countdown):
+    """Call a sum for later on the worker of a queue, and revoke it there; return its result."""
+    result = find_task(app, XSUM).apply_async(([3, 4, 5],), countdown=countdown, queue=queue)
+    wait_until(lambda: f"{XSUM}[{result.id}] received" in worker.logs(), 5)
+    app.control.revoke(result.id)
+    wait_until(lambda: result.id in worker.logs().rpartition(REVOKED)[2], 5)
+    return result
+
+
+def state_of(app, result):
+    """Return the state of a result as it is now: an old result keeps a final state."""
+    return app.AsyncResult(result.id).state
+
+
 @pytest.mark.isolated(count=0)
 @processes_only
-def test_revoked_after_a_restart(app, app_under_test):
-    """A worker that keeps revoked ids in memory runs the task; one with a state file drops it."""
+def test_a_restart_forgets_unless_there_is_a_file(app, app_under_test):
+    """The file is written at the end of a worker that isn't killed."""
     forgets = app_under_test.add_worker([*ALONE, "-Q", "celery", "-n", "celery@%h"])
-    remembers = app_under_test.add_worker(
-        [*ALONE, "-Q", "ledger", "-n", "ledger@%h", "--statedb=worker.state"]
-    )
-    workers = [forgets, remembers]
-    for worker in workers:
+    file = "--statedb=worker.state"
+    remembers = app_under_test.add_worker([*ALONE, "-Q", "ledger", "-n", "ledger@%h", file])
+    killed = app_under_test.add_worker([*ALONE, "-Q", "rates", "-n", "rates@%h", f"{file}.2"])
+    for worker in (forgets, remembers, killed):
         wait_until_ready(worker)
-    xsum_request = find_task(app, XSUM)
-    results = []
-    for queue in ["celery", "ledger"]:
-        results.append(xsum_request.apply_async(([3, 4, 5],), countdown=8, queue=queue))
-    inspect = app.control.inspect(timeout=5, limit=2)
-
-    def both_are_scheduled():
-        scheduled = inspect.scheduled()
-        return bool(scheduled) and all(scheduled.values())
-
-    def states():
-        # A result keeps a final state, so ask with new ones.
-        return [app.AsyncResult(result.id).state for result in results]
-
-    def revoked(worker):
-        return worker.logs().count("flagged as revoked") == 2
-
-    wait_until(both_are_scheduled, 5)
-    for result in results:
-        app.control.revoke(result.id)
-    wait_until(lambda: revoked(forgets) and revoked(remembers), 4)
-    wanted = ["REVOKED", "REVOKED"]
+    forgotten = revoke_later(app, forgets, "celery", 8)
+    remembered = revoke_later(app, remembers, "ledger", 8)
+    revoke_later(app, killed, "rates", 8)
+    wanted = "REVOKED"
     if PINNED:
-        wanted = ["PENDING", "PENDING"]
-    found = states()
+        wanted = "PENDING"
+    found = state_of(app, forgotten)
     assert found == wanted, (
-        f"Before the tasks are due their states should be {wanted}, but they are {found}."
+        f"Before the task is due, its state should be {wanted}, but it is {found}."
     )
 
-    for worker in workers:
+    for worker in (forgets, remembers):
         worker.kill("SIGTERM")
-    for worker in workers:
-        wait_until_exited(worker)
+    killed.kill("SIGKILL")
+    for worker in (forgets, remembers, killed):
+        wait_until(lambda worker=worker: worker.status == "exited", 20)
         worker.restart()
-    wait_until(lambda: "succeeded in" in forgets.logs(), 20)
-    wait_until(lambda: "Discarding revoked" in remembers.logs(), 20)
-    wait_until(lambda: states() == ["SUCCESS", "REVOKED"], 2)
-    found = states()
-    assert found == ["SUCCESS", "REVOKED"], (
-        "After a restart the first task should be SUCCESS, and the one of the worker with a state"
-        f" file REVOKED, but they are {found}."
+    for result, wanted in ((forgotten, "SUCCESS"), (remembered, "REVOKED")):
+        wait_until(lambda result=result, wanted=wanted: state_of(app, result) == wanted, 20)
+        found = state_of(app, result)
+        assert found == wanted, (
+            "After a restart, a task should be SUCCESS without a state file, and REVOKED with one,"
+            f" but instead of {wanted} it is {found}."
+        )
+    [name] = re.findall(r"rates@\S+", killed.logs())[:1]
+    lists = app.control.inspect([name], timeout=5, limit=1).revoked()
+    assert lists == {name: []}, (
+        f"A worker that was killed should have forgotten the list, but it has {lists}."
     )
+
+
+@pytest.mark.isolated(count=0, args=["--without-gossip"])
+@processes_only
+def test_another_worker_tells_what_is_revoked(app, app_under_test):
+    restarted = app_under_test.add_worker(["-Q", "celery", "-n", "celery@%h"])
+    other = app_under_test.add_worker(["-Q", "ledger", "-n", "ledger@%h"])
+    for worker in (restarted, other):
+        wait_until_ready(worker)
+    result = revoke_later(app, restarted, "celery", 3600)
+    wait_until(lambda: result.id in other.logs(), 5)
+    restarted.restart(20)
+    dropped = wait_until(lambda: "Discarding revoked task" in restarted.logs(), 20)
+    assert dropped, f"A worker should learn what is revoked, but it logs:\n{restarted.logs()}"
+
+
+@pytest.mark.isolated(args=["-c", "1", *ALONE])
+@processes_only
+def test_a_revoked_task_comes_back_once(celery_setup, app, redis):
+    """After the visibility timeout, the worker takes its message again, and drops it for good."""
+    worker = celery_setup.worker.container
+    result = revoke_later(app, worker, "celery", 24 * 3600)
+    [(tag, taken)] = redis.zrange("unacked_index", 0, -1, withscores=True)
+    redis.zadd("unacked_index", {tag: taken - 3600})  # as if it had been taken an hour ago
+    restore_messages(app)  # as a worker does about every 100 seconds
+    wait_until(lambda: "Discarding revoked task" in worker.logs(), 5)
+    worker.kill("SIGTERM")
+    wait_until(lambda: worker.status == "exited", WARM_STOP)
+    left = redis.llen("celery"), redis.hlen("unacked")
+    assert left == (0, 0), (
+        "The message of a revoked task should be gone once it has come back, but the messages that"
+        f" wait and those that are held are {left}."
+    )
+    found = state_of(app, result)
+    assert found == "REVOKED", f"The state of the task should be REVOKED, but it is {found}."
+
+
+@pytest.mark.isolated(count=0)
+@processes_only
+def test_a_revoke_without_a_worker_is_not_heard(app, app_under_test):
+    result = find_task(app, ADD).delay(4, 4)
+    result.revoke()
+    app_under_test.add_worker(ALONE)
+    assert_result("A task that was revoked while no worker was up", result, 8)
+
+
+def test_a_state_file_forgets_after_three_hours():
+    found = importlib.import_module("celery.worker.state").REVOKE_EXPIRES
+    assert found == 3 * 3600, f"Revoked ids should be kept for three hours, not {found} s."
 
 
 def assert_no_reply(status, output):

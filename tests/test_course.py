@@ -27,7 +27,15 @@ LINK = re.compile(r"\]\(([^)\s:]+)\)")
 FILE_NAME = re.compile(r"`([\w./-]+\.(?:py|toml|txt|yml|sh|md))`")
 PIN = re.compile(r"^([\w.-]+==[\w.]+)", re.MULTILINE)
 # Files that a reader makes, or that only a tag has.
-NOT_HERE = ("mean.py", "pools.py", "tasks/text.py", "LESSON.md", "test_N_name.py", "workflows.py")
+NOT_HERE = (
+    "mean.py",
+    "pools.py",
+    "stuck.py",
+    "tasks/text.py",
+    "LESSON.md",
+    "test_N_name.py",
+    "workflows.py",
+)
 # Pages that GitHub has of every repository, as README.md links to them.
 GITHUB_PAGES = ("../../codespaces", "../../deployments/github-pages")
 each_chapter = pytest.mark.parametrize("path", LESSONS.values(), ids=CHAPTERS)

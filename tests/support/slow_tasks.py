@@ -41,6 +41,13 @@ def interrupted(key="runs"):
     return runs
 
 
+@app.task(name="slow.say")
+def say(text):
+    """Print a text, and return it."""
+    print(text)
+    return text
+
+
 # The same task with each combination of two options, whatever the chapter's settings are.
 for late in (False, True):
     for reject in (False, True):

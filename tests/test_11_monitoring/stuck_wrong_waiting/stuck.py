@@ -1,0 +1,17 @@
+"""Print the tasks that have been running for more than so many seconds: python stuck.py 60."""
+
+import sys
+import time
+
+from tasks.celery import app
+
+limit = float(sys.argv[1])
+inspect = app.control.inspect(timeout=0.5)
+for tasks in inspect.reserved().values():
+    for task in tasks:
+        print(task["name"], task["id"])
+workers = inspect.active()
+for tasks in workers.values():
+    for task in tasks:
+        if time.time() - task["time_start"] > limit:
+            print(task["name"], task["id"])
