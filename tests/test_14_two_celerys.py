@@ -18,13 +18,16 @@ import warnings
 from base64 import b64encode
 from datetime import UTC, datetime
 from decimal import Decimal
+from importlib.util import find_spec
 
 import kombu.utils.functional
 import pytest
 from billiard import einfo
 from celery import VERSION, Celery, chord, signals
-from celery.app.defaults import DEFAULTS
+from celery.app import trace
 from celery.beat import PersistentScheduler
+from celery.bin.celery import celery as celery_command
+from celery.bin.worker import worker as worker_command
 from celery.schedules import crontab
 from click.testing import CliRunner
 from kombu import serialization
@@ -42,6 +45,7 @@ from course.waiting import wait_until
 
 PAGE = ROOT / "chapters" / "two-celerys.md"
 NOTHING_LISTENS = "redis://127.0.0.1:1/0"
+FOUR_O_CLOCK = crontab(minute=0, hour=4)
 # Transport options with which Celery soon gives up on a server that is not there.
 NO_PATIENCE = {"max_retries": 3, "interval_start": 0, "interval_step": 0.2}
 
@@ -62,7 +66,7 @@ def folder():
 @pytest.fixture
 def assert_row(request):
     """A function that fails unless what was found is what the row says of this Celery."""
-    name = request.node.get_closest_marker("row").args[0]
+    name = "” and “".join(mark.args[0] for mark in request.node.iter_markers("row"))
     version = ".".join(map(str, VERSION[:3]))
 
     def assert_row(found, on_5_1, on_5_7):
@@ -79,6 +83,15 @@ def assert_row(request):
 
 class EndlessError(Exception):
     """Raised in the place of an attempt that Celery would follow by another, without end."""
+
+
+class Naps(list):
+    """Stands in for time.sleep: it lists the seconds, and ends what sleeps a hundred times."""
+
+    def __call__(self, seconds):
+        self.append(seconds)
+        if len(self) == 100:
+            raise EndlessError
 
 
 def outcome_of(function, *arguments, **options):
@@ -133,7 +146,7 @@ def rows_of_the_page():
 
 def rows_of_the_tests():
     """Return the rows that the suites' tests are marked with."""
-    mark = re.compile(r"""^@(?:pytest\.mark\.)?row\((['"])(.+)\1\)$""", re.MULTILINE)
+    mark = re.compile(r"""\b(?:in_)?row\(\s*(['"])(.+?)\1[,)]""")
     rows = set()
     for folder in "tests", "tests/resilience":
         for path in (ROOT / folder).glob("test_*.py"):
@@ -152,6 +165,92 @@ def test_the_page_and_its_tests_have_the_same_rows():
     assert not untested, f"Each row of {PAGE.name} should have a test, but not these: {untested}."
     unlisted = tested - set(listed)
     assert not unlisted, f"Each test's row should be in {PAGE.name}, but not these: {unlisted}."
+
+
+# Rows that a look at Celery, or a call in this process, shows
+
+
+def refused_requirements():
+    """Return the requirements of Celery that pip 24.1 refuses."""
+    refused = []
+    for text in importlib.metadata.requires("celery"):
+        try:
+            Requirement(text)
+        except InvalidRequirement:
+            refused.append(text)
+    return refused
+
+
+def same_name():
+    app = own_app()
+    own_task(app, name="same")
+    return warnings_of(own_task, app, name="same")
+
+
+def queue_of_a_task():
+    return warnings_of(own_task, own_app(), queue="other")
+
+
+def dump_and_load_bytes():
+    content_type, encoding, text = serialization.dumps(b"\xff", "json")
+    return serialization.loads(text, content_type, encoding)
+
+
+def has_disable_prefetch():
+    return any("--disable-prefetch" in option.opts for option in worker_command.params)
+
+
+def flower_command():
+    pytest.importorskip("flower", reason="Flower isn't installed")
+    return type(celery_command.commands["flower"]).__name__
+
+
+def zone_of_an_app():
+    zone = own_app(timezone="Europe/Berlin").timezone
+    return type(zone).__module__.partition(".")[0], hasattr(zone, "localize")
+
+
+def in_row(name, *values):
+    """Return the arguments of a parametrized test for the row of this name."""
+    return pytest.param(*values, marks=pytest.mark.row(name))
+
+
+NO_BYTES = "EncodeError: Object of type bytes is not JSON serializable"
+NO_FROM_STRING = "AttributeError: type object 'crontab' has no attribute 'from_string'"
+TYPES = [datetime(2026, 1, 2, 3), Decimal("1.10"), uuid.UUID(int=5)]
+TEXTS = ["2026-01-02T03:00:00", "1.10", "00000000-0000-0000-0000-000000000005"]
+M_H_D_DM_MY = "<crontab: 0 4 * * * (m/h/d/dM/MY)>"
+M_H_DM_MY_D = "<crontab: 0 4 * * * (m/h/dM/MY/d)>"
+
+
+@pytest.mark.parametrize(
+    "look, on_5_1, on_5_7",
+    [
+        in_row("pip 24.1 or later", refused_requirements, ["pytz (>dev)"], []),
+        in_row("Two tasks with the same name", same_name, [], ["DuplicateTaskNameWarning"]),
+        in_row("`@app.task(queue=…)`", queue_of_a_task, [], ["CDeprecationWarning"]),
+        in_row("`delay_on_commit`", lambda: bool(find_spec("celery.contrib.django")), False, True),
+        in_row(
+            "Dates, decimals and UUIDs as arguments and results",
+            lambda: loads(dumps(TYPES)),
+            TEXTS,
+            TYPES,
+        ),
+        in_row("Bytes as arguments and results", dump_and_load_bytes, NO_BYTES, b"\xff"),
+        in_row("`--disable-prefetch`", has_disable_prefetch, False, True),
+        in_row("`celery flower`", flower_command, "BrokenCommand", "CeleryCommand"),
+        in_row("`repr(crontab(…))`", lambda: repr(FOUR_O_CLOCK), M_H_D_DM_MY, M_H_DM_MY_D),
+        in_row(
+            '`crontab.from_string("0 4 * * *")`',
+            lambda: crontab.from_string("0 4 * * *") == FOUR_O_CLOCK,
+            NO_FROM_STRING,
+            True,
+        ),
+        in_row("`app.timezone`", zone_of_an_app, ("pytz", True), ("zoneinfo", False)),
+    ],
+)
+def test_a_look_at_celery(assert_row, look, on_5_1, on_5_7):
+    assert_row(full_outcome_of(look), on_5_1, on_5_7)
 
 
 # Installing
@@ -176,21 +275,10 @@ def test_python(assert_row, monkeypatch):
     )
 
 
-@row("pip 24.1 or later")
-def test_pip(assert_row):
-    refused = []
-    for text in importlib.metadata.requires("celery"):
-        try:
-            Requirement(text)
-        except InvalidRequirement:
-            refused.append(text)
-    assert_row(refused, on_5_1=["pytz (>dev)"], on_5_7=[])
-
-
 @row("setuptools 82 or later")
 def test_setuptools(assert_row, monkeypatch):
     monkeypatch.setitem(sys.modules, "pkg_resources", None)  # as if it weren't installed
-    spec = importlib.util.find_spec("celery.bin.celery")
+    spec = find_spec("celery.bin.celery")
     module = importlib.util.module_from_spec(spec)
     found = outcome_of(spec.loader.exec_module, module)
     assert_row(found, on_5_1="ModuleNotFoundError", on_5_7=None)
@@ -236,28 +324,47 @@ def test_traceback_on_python_3_11(assert_row, monkeypatch):
 # Sending
 
 
-@row("`delay()` without Redis")
+@row("`delay()` without Redis, in an app without a result backend")
+@row("`delay()` without Redis, in an app with one")
 def test_delay_without_a_redis(assert_row, monkeypatch):
-    naps = []
+    naps = Naps()
 
-    def sleep(seconds):
-        """Don't sleep, and raise EndlessError the hundredth time."""
-        naps.append(seconds)
-        if len(naps) == 100:
-            raise EndlessError
+    def outcome_of_a_call(**settings):
+        naps.clear()
+        app = own_app(broker_url=NOTHING_LISTENS, **settings)
+        return outcome_of(app.send_task, "two.add", (1, 2)), round(sum(naps))
 
-    monkeypatch.setattr(kombu.utils.functional, "sleep", sleep)
-    app = own_app(broker_url=NOTHING_LISTENS)
-    found = outcome_of(app.send_task, "two.add", (1, 2))
-    assert_row(found, on_5_1="EndlessError", on_5_7="OperationalError")
+    monkeypatch.setattr(kombu.utils.functional, "sleep", naps)
+    impatient = {
+        "broker_transport_options": NO_PATIENCE,
+        "result_backend_transport_options": {"retry_policy": NO_PATIENCE},
+    }
+    backend = {"result_backend": NOTHING_LISTENS}
+    found = [
+        outcome_of_a_call()[0],
+        outcome_of_a_call(**impatient),
+        outcome_of_a_call(**backend),
+        outcome_of_a_call(**backend, **impatient),
+    ]
+    assert_row(
+        found,
+        on_5_1=[
+            "EndlessError",
+            ("OperationalError", 1),
+            ("OperationalError", 19),
+            ("OperationalError", 1),
+        ],
+        on_5_7=[
+            "OperationalError",
+            ("OperationalError", 1),
+            ("RuntimeError", 19),
+            ("RuntimeError", 1),
+        ],
+    )
     if not PINNED:
+        outcome_of_a_call()
         seconds = sum(naps)
         assert seconds < 1, f"delay() should give up within 1 s, but it slept for {seconds:.1f} s."
-    app = own_app(broker_url=NOTHING_LISTENS, broker_transport_options=NO_PATIENCE)
-    found = outcome_of(app.send_task, "two.add", (1, 2))
-    assert found == "OperationalError", (
-        f"With max_retries, delay() should raise OperationalError, but its outcome is {found}."
-    )
 
 
 @row("A user name in the Redis URL")
@@ -317,54 +424,7 @@ def test_pydantic(assert_row, worker, app):
     assert_row(found, on_5_1="dict", on_5_7="Point")
 
 
-@row("Two tasks with the same name")
-def test_two_tasks_of_one_name(assert_row):
-    app = own_app()
-    own_task(app, name="same")
-    found = warnings_of(own_task, app, name="same")
-    assert_row(found, on_5_1=[], on_5_7=["DuplicateTaskNameWarning"])
-
-
-@row("`@app.task(queue=…)`")
-def test_queue_of_a_task(assert_row):
-    found = warnings_of(own_task, own_app(), queue="other")
-    assert_row(found, on_5_1=[], on_5_7=["CDeprecationWarning"])
-
-
-@row("`delay_on_commit`")
-def test_delay_on_commit(assert_row):
-    found = importlib.util.find_spec("celery.contrib.django") is not None
-    assert_row(found, on_5_1=False, on_5_7=True)
-
-
 # Results
-
-
-@row("Dates, decimals and UUIDs as arguments and results")
-@pytest.mark.parametrize(
-    "value, text",
-    [
-        (datetime(2026, 1, 2, 3), "2026-01-02T03:00:00"),
-        (Decimal("1.10"), "1.10"),
-        (uuid.UUID(int=5), "00000000-0000-0000-0000-000000000005"),
-    ],
-    ids=["datetime", "Decimal", "UUID"],
-)
-def test_types_in_json(assert_row, value, text):
-    assert_row(loads(dumps(value)), on_5_1=text, on_5_7=value)
-
-
-@row("Bytes as arguments and results")
-def test_bytes_in_json(assert_row):
-    def dump_and_load():
-        content_type, encoding, text = serialization.dumps(b"\xff", "json")
-        return serialization.loads(text, content_type, encoding)
-
-    assert_row(
-        full_outcome_of(dump_and_load),
-        on_5_1="EncodeError: Object of type bytes is not JSON serializable",
-        on_5_7=b"\xff",
-    )
 
 
 @row("`result.date_done`")
@@ -413,19 +473,6 @@ def test_forged_result(assert_row, app, app_under_test, tmp_path):
 # Retries and failures
 
 
-@row("`dont_autoretry_for`")
-def test_dont_autoretry_for(assert_row):
-    runs = []
-
-    @own_app().task(autoretry_for=(Exception,), dont_autoretry_for=(KeyError,), max_retries=2)
-    def task():
-        runs.append(1)
-        raise KeyError
-
-    task.apply()
-    assert_row(len(runs), on_5_1=3, on_5_7=1)
-
-
 @row("`retry_backoff=0.5`")
 def test_backoff_of_half_a_second(assert_row):
     @own_app().task(autoretry_for=(KeyError,), retry_backoff=0.5, retry_jitter=False, max_retries=2)
@@ -438,15 +485,33 @@ def test_backoff_of_half_a_second(assert_row):
 
 
 @row('`self.request.delivery_info["redelivered"]`')
-def test_redelivered(assert_row, worker, app):
-    found = fetch(app.tasks["two.request"].delay())[0]
-    assert_row(found, on_5_1=None, on_5_7=False)
-    redelivered = message("again", "two.request", retries=1, properties={"redelivered": True})
-    app.backend.client.lpush("celery", redelivered)
-    found = fetch(app.AsyncResult("again"))[0]
-    assert found is True, (
-        f"A message that comes back should be redelivered on both versions, but this is {found}."
-    )
+@pytest.mark.isolated(slow_tasks=True, env={"SLOW_TASKS_LOOK": "0.2"})
+def test_redelivered(assert_row, celery_setup, app):
+    """A message comes back because the process that ran its task was killed."""
+    at_first = fetch(app.tasks["two.request"].delay())[0]
+    came_back = fetch(app.tasks["two.killed_once"].delay())
+    found = at_first, *came_back
+    assert_row(found, on_5_1=(None, None, True), on_5_7=(False, True, True))
+
+
+DEDUPLICATE = {
+    "task_acks_late": True,
+    "worker_deduplicate_successful_tasks": True,
+    "broker_transport_options": {"visibility_timeout": 1},
+}
+
+
+@row("`worker_deduplicate_successful_tasks`")
+@pytest.mark.isolated(slow_tasks=True, args=["-c", "1", *ALONE], settings=DEDUPLICATE)
+def test_deduplication(assert_row, worker, app, redis):
+    """A message comes back while its task runs longer than the visibility timeout."""
+    result = app.tasks["slow.counted"].delay(2.5)
+    wait_until(lambda: redis.get("begun"), 10)
+    time.sleep(1.2)
+    restore_messages(app)
+    fetch(result)
+    wait_until(lambda: redis.get("begun") == "2" or "already completed" in worker.logs(), 10)
+    assert_row(int(redis.get("begun")), on_5_1=2, on_5_7=1)
 
 
 @row("A hard time limit and `task_failure`")
@@ -525,39 +590,29 @@ def test_errback_of_a_chord(assert_row, worker, app):
 
 
 @row("`worker_send_task_events`")
-def test_task_events(assert_row, worker):
-    found = re.search(r"task events: (\w+)", worker.logs())[1]
-    assert_row(found, on_5_1="OFF", on_5_7="ON")
-
-
 @row("The banner's URL")
 def test_banner(assert_row, worker):
-    assert_row("//:**@" in worker.logs(), on_5_1=False, on_5_7=True)
+    logs = worker.logs()
+    found = re.search(r"task events: (\w+)", logs)[1], "//:**@" in logs
+    assert_row(found, on_5_1=("OFF", False), on_5_7=("ON", True))
 
 
-@row("`--disable-prefetch`")
-def test_disable_prefetch(assert_row):
-    from celery.bin.worker import worker
-
-    options = []
-    for parameter in worker.params:
-        options += parameter.opts
-    assert_row("--disable-prefetch" in options, on_5_1=False, on_5_7=True)
-
-
-def later_settings():
-    """Return the settings that the page lists as those that came later than 5.1."""
-    _, _, rest = PAGE.read_text().partition("These settings came")
-    paragraph, _, _ = rest.partition("\n\n")
-    return re.findall(r"`(\w+)`", paragraph)
+@row("A worker with prefork on Windows")
+def test_a_process_that_is_not_forked(assert_row):
+    """Without fork, a process of the pool lacks what the worker has prepared, as this one does."""
+    found = full_outcome_of(trace.fast_trace_task, "two.add", "id", {}, "", "", "")
+    assert_row(
+        found.partition(" (`_loc`")[0],
+        on_5_1="ValueError: not enough values to unpack (expected 3, got 0)",
+        on_5_7="RuntimeError: fast_trace_task: worker task registry is empty",
+    )
 
 
-@row("Settings that came later")
-@pytest.mark.parametrize("name", later_settings())
-def test_settings_that_came_later(assert_row, name):
-    assert_row(name in DEFAULTS, on_5_1=False, on_5_7=True)
-    found = own_app(**{name: 1}).conf[name]
-    assert found == 1, f"Setting {name} to 1 should raise nothing and be kept, but it is {found}."
+@row("`result_backend_always_retry`")
+def test_always_retry(assert_row, monkeypatch):
+    app = own_app(result_backend=NOTHING_LISTENS, result_backend_always_retry=True)
+    monkeypatch.setattr(app.backend, "_sleep", Naps())
+    assert_row(outcome_of(state_of, app, "id"), on_5_1="ConnectionError", on_5_7="EndlessError")
 
 
 @row("`revoke()` of a task that waits")
@@ -586,10 +641,8 @@ def test_answer_to_revoke(assert_row, worker, app):
 
 @row("`celery inspect -j`")
 def test_inspect_json(assert_row, worker, app):
-    from celery.bin.celery import celery
-
     name = re.search(r"(\S+) ready\.", worker.logs())[1]
-    done = CliRunner().invoke(celery, ["-A", "tasks", "inspect", "-d", name, "-j", "ping"])
+    done = CliRunner().invoke(celery_command, ["-A", "tasks", "inspect", "-d", name, "-j", "ping"])
 
     def count_replies():
         return len(json.loads(done.output))
@@ -684,61 +737,20 @@ def stopped(nodes, folder):
             one.app_under_test.close()
 
 
-@row("A second SIGTERM")
-def test_second_sigterm(assert_row, stopped):
-    assert_row(stopped["twice"], on_5_1="PENDING", on_5_7="SUCCESS")
+@pytest.mark.parametrize(
+    "stop, on_5_1, on_5_7",
+    [
+        in_row("A second SIGTERM", "twice", "PENDING", "SUCCESS"),
+        in_row("The state of a task that a shutdown interrupted", "cold", "PENDING", "RETRY"),
+        in_row("`worker_soft_shutdown_timeout`", "soft", "PENDING", "SUCCESS"),
+        in_row("`broker_connection_retry_on_startup = False`", "no broker", "running", "exited"),
+    ],
+)
+def test_a_worker_that_stops(assert_row, stopped, stop, on_5_1, on_5_7):
+    assert_row(stopped[stop], on_5_1, on_5_7)
 
 
-@row("The state of a task that a shutdown interrupted")
-def test_state_of_what_was_cut_off(assert_row, stopped):
-    assert_row(stopped["cold"], on_5_1="PENDING", on_5_7="RETRY")
-
-
-@row("`worker_soft_shutdown_timeout`")
-def test_soft_shutdown(assert_row, stopped):
-    assert_row(stopped["soft"], on_5_1="PENDING", on_5_7="SUCCESS")
-
-
-@row("`broker_connection_retry_on_startup = False`")
-def test_no_broker_at_start(assert_row, stopped):
-    assert_row(stopped["no broker"], on_5_1="running", on_5_7="exited")
-
-
-# Beat and Flower
-
-
-@row("`celery flower`")
-def test_celery_flower(assert_row):
-    pytest.importorskip("flower", reason="Flower isn't installed")
-    from celery.bin.celery import celery
-
-    found = type(celery.commands["flower"]).__name__
-    assert_row(found, on_5_1="BrokenCommand", on_5_7="CeleryCommand")
-
-
-@row("`repr(crontab(…))`")
-def test_repr_of_a_crontab(assert_row):
-    assert_row(
-        repr(crontab(minute=0, hour=4)),
-        on_5_1="<crontab: 0 4 * * * (m/h/d/dM/MY)>",
-        on_5_7="<crontab: 0 4 * * * (m/h/dM/MY/d)>",
-    )
-
-
-@row('`crontab.from_string("0 4 * * *")`')
-def test_crontab_from_string(assert_row):
-    def equals_the_keywords():
-        return crontab.from_string("0 4 * * *") == crontab(minute=0, hour=4)
-
-    assert_row(outcome_of(equals_the_keywords), on_5_1="AttributeError", on_5_7=True)
-
-
-@row("`app.timezone`")
-def test_timezone(assert_row):
-    zone = own_app(timezone="Europe/Berlin").timezone
-    package = type(zone).__module__.partition(".")[0]
-    found = package, hasattr(zone, "localize")
-    assert_row(found, on_5_1=("pytz", True), on_5_7=("zoneinfo", False))
+# Beat
 
 
 @row("The file `celerybeat-schedule`")

@@ -82,6 +82,7 @@ def test_exception_of_urlopen(worker, app):
     assert_task_returns(app, ADD, (4, 4), 8)
 
 
+@pytest.mark.row("`dont_autoretry_for`")
 @pytest.mark.isolated(count=0)
 def test_what_is_left_out_of_autoretry_for(app):
     """Celery 5.1 ignores dont_autoretry_for."""

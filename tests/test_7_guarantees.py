@@ -219,6 +219,7 @@ def test_poison_task_runs_for_ever(worker, app, redis):
     assert_poison_goes_on(redis)
 
 
+@pytest.mark.row("`task_retry_on_worker_lost`")
 @pytest.mark.isolated(
     slow_tasks=True, settings=LATE | {"task_retry_on_worker_lost": True}, env=LOOK
 )

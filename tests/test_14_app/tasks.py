@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 
 from celery import Celery
@@ -71,6 +72,14 @@ def request(self):
         print(f"first {known}")
         raise self.retry(countdown=0)
     return known
+
+
+@app.task(name="two.killed_once", bind=True, acks_late=True, reject_on_worker_lost=True)
+def killed_once(self):
+    """Kill this process, unless the message came back; then return what tells so."""
+    if not self.request.get("redelivered"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return self.request.delivery_info["redelivered"], self.request.redelivered
 
 
 @task_failure.connect
