@@ -20,6 +20,7 @@ from support.assertions import (
     assert_task_returns,
     find_task,
 )
+from support.celery_internals import look_at_header_too_early
 from support.names import MATH_TASKS, XSUM
 from support.signals import published_messages
 
@@ -270,7 +271,6 @@ def test_chain_with_a_failing_task(worker, divide, add):
 
 def test_chord_whose_header_fails(worker, divide, xsum):
     result = chord([divide.s(8, 2), divide.s(1, 0)], xsum.s()).delay()
-    # A get that is already waiting may see the body's ChordError first.
     wait_until(result.parent.ready)
     with assert_raises(
         ZeroDivisionError, "get() of a chord whose header fails should raise ZeroDivisionError"
@@ -283,6 +283,16 @@ def test_chord_whose_header_fails(worker, divide, xsum):
     with assert_raises(ChordError, "The body's own result should raise ChordError"):
         xsum.AsyncResult(result.id).get(timeout=10)
     assert_body_never_ran(worker, result)
+
+
+@pytest.mark.row("A chord that fails just as `get` begins")
+def test_chord_that_fails_just_as_get_begins(divide, xsum, monkeypatch):
+    result = chord([divide.s(8, 2), divide.s(1, 0)], xsum.s()).delay()
+    wait_until(xsum.AsyncResult(result.id).ready)
+    look_at_header_too_early(monkeypatch)
+    error = ZeroDivisionError if PINNED else ChordError
+    with assert_raises(error, f"get() of the chord should raise {error.__name__}"):
+        result.get(timeout=10)
 
 
 def test_chord_with_an_unknown_task_in_its_header(worker, app, add, xsum):

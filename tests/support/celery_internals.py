@@ -37,6 +37,19 @@ def look_for_killed_processes_every(seconds):
     AsynPool.timers = property(lambda pool: {pool.maintain_pool: seconds})
 
 
+def look_at_header_too_early(monkeypatch):
+    """Let get look at a chord's header as it does a moment before a member fails: in vain."""
+    look = AsyncResult._maybe_reraise_parent_error
+    looks = []
+
+    def look_from_the_second_time_on(result):
+        looks.append(result)
+        if len(looks) > 1:
+            look(result)
+
+    monkeypatch.setattr(AsyncResult, "_maybe_reraise_parent_error", look_from_the_second_time_on)
+
+
 def restore_messages(app, **transport_options):
     """Put messages past their visibility timeout back in their queues, as a worker's start does."""
     with app.connection_for_write(transport_options=transport_options) as connection:
