@@ -20,7 +20,7 @@ from course.chapters import CHAPTERS, PREVIOUS, ROOT
 html_title = "Celery, one step at a time"
 
 extensions = ["myst_parser", "sphinx_copybutton"]
-include_patterns = ["*.md", "*/*.md", "chapters/*/README.md"]
+include_patterns = ["*.md", "*/*.md", "chapters/*/README.md", "chapters/*/*/README.md"]
 exclude_patterns = [".*", "my", "tools/tags.md"]  # that is the README.md of the tags
 root_doc = "README"
 templates_path = ["templates"]
@@ -75,9 +75,14 @@ VIEWS = {"README": "Lesson", "difference": "What changed", "files": "Files"}
 
 
 def edit_source(app, page, source):
-    """Keep a maintainers' page out of search and of the lists; give the first page the lists."""
+    """Keep a maintainers' page out of search and of the lists; give the first page the lists.
+
+    The page of a chapter's folder is out of the lists too: its lesson leads there.
+    """
     if page == root_doc:
         source[0] = make_front(source[0])
+    elif page.count("/") > 2:
+        source[0] = f"---\norphan: true\n---\n{source[0]}"
     elif not page.startswith(("chapters/", "docs/")):
         source[0] = f"---\norphan: true\nnosearch: true\n---\n{source[0]}"
 
