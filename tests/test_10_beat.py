@@ -1,12 +1,15 @@
 """Chapter 10: beat as a process, alone, twice, killed, and with RedBeat."""
 
+import os
 import sqlite3
+import subprocess
 from contextlib import closing
 
 import pytest
 from support.assertions import fetch, find_task
 from support.names import ALONE, ENTER
 
+from course.environment import PINNED, PROGRAMS, environment
 from course.waiting import wait_until
 
 SENT = "Sending due task"
@@ -15,10 +18,13 @@ OFTEN = """
 for entry in beat_schedule.values():
     entry["schedule"] = 0.3
 """
+# The lesson's two settings.
 REDBEAT = """
-import os
-redbeat_redis_url = os.environ["CELERY_BROKER_URL"]
+from tasks.celery import app
+
+app.conf.redbeat_redis_url = app.conf.broker_url
 """
+LOCK_TIMEOUT = "redbeat_lock_timeout = 60\n"
 REDBEAT_MISSING = "needs celery-redbeat: make setup-test"
 pytestmark = pytest.mark.skipif(
     "config.option.docker", reason="these beats are processes: make test"
@@ -101,38 +107,77 @@ def test_two_beats_make_one_entry(celery_setup, app, app_under_test, start):
     )
 
 
+PIDFILE = "--pidfile=celerybeat.pid"
+
+
+def assert_refuses(beat):
+    """Fail unless a beat exits because of its pidfile."""
+    wait_until(lambda: has_exited(beat), 30)
+    status = beat.process.poll()
+    assert status == 73 and "Pidfile (celerybeat.pid) already exists." in beat.logs(), (
+        "beat should say that the pidfile exists and exit with status 73, but its status is"
+        f" {status}.\n{beat.logs()}"
+    )
+
+
 @a_copy_without_worker
 def test_a_second_beat_with_the_same_pidfile_exits(app_under_test, start):
-    option = "--pidfile=celerybeat.pid"
-    first = start(option)
+    pidfile = app_under_test.folder / "celerybeat.pid"
+    pidfile.write_text(f"{os.getpid()}\n")
+    assert_refuses(start(PIDFILE))  # though the live process with this id is pytest
+    pidfile.unlink()
+    first = start(PIDFILE)
     assert_started_and_sends(first, 1)
-    second = start(option)
-    wait_until(lambda: has_exited(second), 30)
-    status = second.process.poll()
-    assert status == 73 and "Pidfile (celerybeat.pid) already exists." in second.logs(), (
-        "The second beat should say that the pidfile exists and exit with status 73, but its status"
-        f" is {status}.\n{second.logs()}"
-    )
+    assert_refuses(start(PIDFILE))
     assert_exits(first, "SIGKILL")
-    third = start(option)
+    third = start(PIDFILE)
     assert_started_and_sends(third, 1)
     assert "Stale pidfile exists" in third.logs(), (
         f"beat should replace the pidfile of a killed beat and say so.\n{third.logs()}"
     )
     assert_exits(third)
-    left = (app_under_test.folder / "celerybeat.pid").exists()
-    assert not left, "beat should remove its pidfile when it exits, but the file is still there."
+    assert not pidfile.exists(), "beat should remove its pidfile when it exits, but it is there."
+
+
+@pytest.mark.row("A pidfile that has beat's own pid, as in a container that was killed")
+@a_copy_without_worker
+def test_a_pidfile_with_the_pid_that_beat_gets(app_under_test, start):
+    """A shell writes its own id, which stays when it becomes beat. In a container, this is 1."""
+    script = f"echo $$ > celerybeat.pid; exec celery -A tasks beat --loglevel=info {PIDFILE}"
+    beat = app_under_test.start("/bin/sh", "-c", script)
+    if PINNED:
+        assert_refuses(beat)
+    else:
+        assert_started_and_sends(beat, 1)
+
+
+@pytest.fixture
+def redbeat(app_under_test, start):
+    """A function that starts a RedBeat, which looks each second for the lock and for its entry."""
+    pytest.importorskip("redbeat", reason=REDBEAT_MISSING)
+    with (app_under_test.folder / "tasks" / "celery.py").open("a") as module:
+        module.write(REDBEAT)
+
+    def redbeat():
+        return start("-S", "redbeat.RedBeatScheduler", "--max-interval=1")
+
+    return redbeat
+
+
+def assert_lock_expires_within(redis, least, most):
+    """Fail unless the lock of a RedBeat has so many seconds left."""
+    seconds = redis.ttl("redbeat::lock")
+    assert least <= seconds <= most, (
+        f"RedBeat's lock should expire within {most} seconds, but {seconds} are left."
+    )
 
 
 @a_copy_without_worker
-def test_of_two_redbeats_one_sends(app_under_test, start):
-    pytest.importorskip("redbeat", reason=REDBEAT_MISSING)
-    append_settings(app_under_test, REDBEAT)
-    options = "-S", "redbeat.RedBeatScheduler", "--max-interval=1"
+def test_of_two_redbeats_one_sends(app_under_test, redbeat):
     redis = app_under_test.broker.client
-    first = start(*options)
+    first = redbeat()
     assert_started_and_sends(first, 1)
-    second = start(*options)
+    second = redbeat()
     assert wait_until(lambda: "beat: Starting..." in second.logs(), 30), (
         f"The second RedBeat should start, but it doesn't within 30 seconds.\n{second.logs()}"
     )
@@ -150,10 +195,48 @@ def test_of_two_redbeats_one_sends(app_under_test, start):
     assert not files, f"RedBeat should write no file, but it wrote {files}."
     # The lock of a killed RedBeat expires after five times its --max-interval.
     assert_exits(second, "SIGKILL")
-    seconds = redis.ttl("redbeat::lock")
-    assert 3 <= seconds <= 5, (
-        f"The lock of a killed RedBeat should expire within 5 seconds, but {seconds} are left."
+    assert_lock_expires_within(redis, 3, 5)
+
+
+@a_copy_without_worker
+def test_a_redbeat_that_has_lost_its_lock_exits(app_under_test, redbeat):
+    """The lock expires while the process pauses. Here it is removed, which takes no time."""
+    append_settings(app_under_test, LOCK_TIMEOUT)
+    redis = app_under_test.broker.client
+    beat = redbeat()
+    assert_started_and_sends(beat, 1)
+    assert_lock_expires_within(redis, 50, 60)
+    redis.delete("redbeat::lock")
+    wait_until(lambda: has_exited(beat), 30)
+    assert has_exited(beat) and "LockNotOwnedError" in beat.logs(), (
+        f"RedBeat should exit with LockNotOwnedError without its lock.\n{beat.logs()}"
     )
+
+
+@pytest.mark.parametrize(
+    "variables, wanted",
+    [
+        ({"REDIS_PORT": "6399"}, "redis://127.0.0.1:6399/0"),
+        ({"CELERY_BROKER_URL": "redis://127.0.0.1:6398/1"}, "redis://127.0.0.1:6398/1"),
+    ],
+)
+@a_copy_without_worker
+def test_redbeat_uses_the_server_of_the_app(app_under_test, redbeat, variables, wanted):
+    program = (
+        "from tasks.celery import app\n"
+        "from redbeat.schedulers import RedBeatConfig\n"
+        "print(RedBeatConfig(app).redis_url)\n"
+    )
+    shown = subprocess.run(
+        [PROGRAMS / "python", "-c", program],
+        cwd=app_under_test.folder,
+        env=environment() | variables,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = shown.stdout.strip()
+    assert found == wanted, f"With {variables}, RedBeat should use {wanted}, but it uses {found}."
 
 
 @pytest.mark.isolated(copy=True, args=["-B", *ALONE])

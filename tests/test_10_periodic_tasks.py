@@ -8,9 +8,10 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import celery.beat
 import pytest
 from celery import signals
-from celery.beat import PersistentScheduler
+from celery.beat import PersistentScheduler, Service
 from celery.exceptions import TaskRevokedError
 from celery.schedules import crontab
 from support.assertions import (
@@ -25,7 +26,7 @@ from support.assertions import (
 )
 from support.carried import assert_carried_settings, carried_tasks
 from support.names import ENTER, INTEREST
-from support.signals import connected, retries
+from support.signals import connected, published_messages, retries
 
 from course.environment import PINNED
 from course.waiting import wait_until
@@ -45,20 +46,34 @@ def pay_interest(ledger):
 
 
 class Beat:
-    """Celery's own scheduler on a clock that only moves when beat waits: a day takes milliseconds.
+    """Celery's own beat on a clock that beat's sleep moves on: a day takes milliseconds.
 
-    `sent` lists its messages: when they were sent, their task, arguments, and expiry in seconds.
+    It stands in for the module time in celery.beat. `sent` lists the messages: when they were sent,
+    their task, arguments, and expiry in seconds.
     """
 
     def __init__(self, app, file):
         self.app = app
         self.file = str(file)
         self.now = None
+        self.end = None
         self.sent = []
         self.killed = []
 
     def time(self):
+        """Return the time in the app's zone; a look at the clock takes a millisecond."""
+        self.now += timedelta(milliseconds=1)
         return self.now.astimezone(self.app.timezone)
+
+    def monotonic(self):
+        return self.now.timestamp()
+
+    def sleep(self, seconds):
+        """Move the clock; press Ctrl-C if beat's time is over."""
+        self.now += timedelta(seconds=seconds)
+        if self.now >= self.end:
+            self.now = self.end
+            raise KeyboardInterrupt
 
     def note(self, sender, body, headers, **_):
         expires = None
@@ -68,10 +83,13 @@ class Beat:
         message = {"at": self.time(), "task": sender, "args": arguments, "expires": expires}
         self.sent.append(message)
 
-    def set_schedule(self, schedule, zone="UTC"):
-        """Make this the only entry of the schedule, in this time zone."""
+    def set_zone(self, zone):
         self.app.conf.timezone = zone
         del self.app.timezone  # the app has cached the zone that it had before
+
+    def set_schedule(self, schedule, zone="UTC"):
+        """Make this the only entry of the schedule, in this time zone."""
+        self.set_zone(zone)
         entry = {"task": INTEREST, "args": (0.01,), "schedule": schedule}
         self.app.conf.beat_schedule = {"interest": entry}
 
@@ -81,28 +99,20 @@ class Beat:
         Return the times at which it sent a message, in the app's time zone.
         """
         self.now = datetime.fromisoformat(f"{begin}+00:00")
-        end = self.now + timedelta(**duration)
+        self.end = self.now + timedelta(**duration)
         already = len(self.sent)
+        service = Service(self.app, schedule_filename=self.file)
+        if not close:
+            service.sync = lambda: None  # which would write the file and close it
+            self.killed.append(service)  # what is garbage collected would still write its file
         try:
             with connected(signals.before_task_publish, self.note):
-                self.tick_until(end, close)
+                service.start()
         except Exception as error:  # noqa: BLE001  it becomes the sentence
             raise AssertionError(
                 f"beat should run with this schedule, but this was raised: {describe(error)}"
             ) from None
         return [message["at"].isoformat(" ", "minutes") for message in self.sent[already:]]
-
-    def tick_until(self, end, close):
-        scheduler = PersistentScheduler(app=self.app, schedule_filename=self.file)
-        while self.now < end:
-            seconds = max(scheduler.tick(), 0)
-            # A wait takes a little longer than it should.
-            self.now += timedelta(seconds=seconds + 0.003)
-        if close:
-            scheduler.close()
-        else:
-            # A scheduler that is garbage collected would still write its file.
-            self.killed.append(scheduler)
 
 
 @pytest.fixture
@@ -110,6 +120,7 @@ def beat(app, monkeypatch, tmp_path):
     """The chapter's beat, whose messages no worker takes."""
     beat = Beat(app, tmp_path / "celerybeat-schedule")
     monkeypatch.setattr(app, "now", beat.time)
+    monkeypatch.setattr(celery.beat, "time", beat)
     return beat
 
 
@@ -436,28 +447,81 @@ def test_an_edited_schedule_is_used_after_a_restart(beat):
 
 
 @no_worker
-def test_another_name_or_zone_begins_anew(beat):
-    beat.set_schedule(crontab(hour=4, minute=0))
-    beat.run("2026-03-01 00:00", days=1)
-    beat.set_schedule(crontab(hour=4, minute=0), BERLIN)
+def test_only_a_second_zone_begins_anew(beat):
+    """The chapter has no zone. Beat clears its file if that has a zone already, and another one."""
+    beat.run("2026-03-02 00:00", hours=12)
+    beat.set_zone(BERLIN)
     found = beat.run("2026-03-05 02:00", minutes=30)
-    assert not found, f"A new time zone should reset the file, but beat sent at {found}."
+    assert found == ["2026-03-05 03:00+01:00"], (
+        f"With its first zone, beat should send what is overdue at once, but it sent at {found}."
+    )
+    beat.set_zone("Europe/London")
+    found = beat.run("2026-03-09 02:00", minutes=30)
+    assert not found, f"Another zone should reset the file, but beat sent at {found}."
+
+
+@no_worker
+def test_an_entry_with_another_name_begins_anew(beat):
+    beat.run("2026-03-01 00:00", days=1)
     beat.app.conf.beat_schedule["daily"] = beat.app.conf.beat_schedule.pop("interest")
     found = beat.run("2026-03-09 02:00", minutes=30)
     assert not found, f"An entry with a new name should have no past, but beat sent at {found}."
 
 
 @no_worker
-def test_a_killed_beat_has_forgotten_the_last_minutes(beat):
+@pytest.mark.parametrize(
+    "begin, killed_after, wanted",
+    [
+        ("03:53", 11 * 60 + 30, ["2026-03-01 04:05+00:00"]),  # wakes at 3:58, 4:00 and 4:05
+        ("03:53", 12 * 60 + 30, []),
+        ("03:50", 14 * 60 + 30, ["2026-03-01 04:05+00:00"]),  # wakes at 3:55, 4:00 and 4:05
+        ("03:50", 15 * 60 + 30, []),
+    ],
+)
+def test_a_killed_beat_has_forgotten_what_it_sent_since_it_woke(beat, begin, killed_after, wanted):
+    """With the chapter's schedule, beat sleeps for five minutes at most."""
+    found = beat.run(f"2026-03-01 {begin}", close=False, seconds=killed_after)
+    assert found == ["2026-03-01 04:00+00:00"], f"beat should send at 4:00, but it sent at {found}."
+    found = beat.run("2026-03-01 04:05:45", minutes=1)
+    assert found == wanted, (
+        f"A beat that was started at {begin} and killed {killed_after} seconds later should be"
+        f" followed by one that sends at {wanted}, but that sent at {found}."
+    )
+
+
+@no_worker
+def test_a_late_run_expires_on_the_next_day(beat):
+    beat.run("2026-03-02 00:00", hours=12)
+    found = beat.run("2026-03-03 22:00", minutes=30)
+    assert found == ["2026-03-03 22:00+00:00"], f"beat should send at 22:00, but sent at {found}."
+    message = beat.sent[-1]
+    expires = message["at"] + timedelta(seconds=message["expires"])
+    assert expires.isoformat(" ", "minutes") == "2026-03-04 10:00+00:00", (
+        f"What is sent at 22:00 should expire at 10:00 on the next day, but it does at {expires}."
+    )
+
+
+@no_worker
+@pytest.mark.row("`beat_cron_starting_deadline`")
+@pytest.mark.parametrize("begin, is_late", [("09:59", False), ("10:01", True)])
+def test_a_run_that_is_too_late_is_left_out(app, beat, begin, is_late):
+    """A run that is at most six hours late expires on its day."""
+    app.conf.beat_cron_starting_deadline = 6 * 3600
+    beat.run("2026-03-02 00:00", hours=12)
+    wanted = [f"2026-03-05 {begin}+00:00", "2026-03-06 04:00+00:00"]
+    if is_late and not PINNED:
+        del wanted[0]
+    found = beat.run(f"2026-03-05 {begin}", days=1)
+    assert found == wanted, (
+        f"From {begin} on, beat should send at {wanted}, but it sent at {found}."
+    )
+
+
+@no_worker
+def test_three_minutes_are_the_least(beat):
     seconds = PersistentScheduler.sync_every
     assert seconds == 180, (
-        f"beat should write its file every 180 seconds, but sync_every is {seconds}."
-    )
-    beat.set_schedule(crontab())
-    beat.run("2026-03-01 12:00:30", minutes=2, close=False)  # doesn't write the second message
-    found = beat.run("2026-03-01 12:02:40", seconds=10)
-    assert found == ["2026-03-01 12:02+00:00"], (
-        f"After a kill beat should send the last message again, but it sent at {found}."
+        f"beat should write its file every 180 seconds at most, but sync_every is {seconds}."
     )
 
 

@@ -49,8 +49,9 @@ task_create_missing_queues = False
 # All other tasks go to `celery`.
 task_routes = {"tasks.ledger.*": {"queue": "ledger"}, "tasks.rates.*": {"queue": "rates"}}
 
-# What beat sends, and when: every day at 4:00, UTC. A worker drops a message that is older than
-# twelve hours. Keep that above the visibility timeout, and let it end before the next day.
+# What beat sends, and when: every day at 4:00, UTC. A message expires after twelve hours. That is
+# longer than the visibility timeout, so what a killed worker held can still run, and it ends on
+# the same day.
 beat_schedule = {
     "interest": {
         "task": "tasks.ledger.interest_request",

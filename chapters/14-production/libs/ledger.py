@@ -7,7 +7,7 @@ from loguru import logger
 
 
 def connect():
-    """Return a connection to the ledger's file, which is made if it isn't there."""
+    """Return a connection to the ledger's file, creating the file if necessary."""
     db = sqlite3.connect("ledger.db", timeout=0.1)
     db.execute("CREATE TABLE IF NOT EXISTS entries (key TEXT PRIMARY KEY, amount REAL)")
     return db
