@@ -32,6 +32,11 @@ from course.environment import PINNED
 from course.waiting import wait_until
 
 BERLIN = "Europe/Berlin"
+# The tasks of the star steps.
+RENT = "tasks.ledger.rent_request"
+MISSED = "tasks.ledger.missed_request"
+LATER = "tasks.ledger.later_request"
+DUE = "tasks.ledger.due_request"
 
 
 @pytest.fixture
@@ -297,6 +302,104 @@ def test_what_chapter_9_had(worker, app, number, ledger):
     assert_listed(worker, carried_tasks(number))
     assert_carried_settings(app, number)
     assert_task_returns(app, ENTER, ("rent", -500), -500.0)
+
+
+def sent_of(beat, task):
+    """Return the times and the arguments of beat's messages for a task."""
+    return [
+        (f"{sent['at']:%m-%d %H:%M}", sent["args"]) for sent in beat.sent if sent["task"] == task
+    ]
+
+
+def amounts(ledger):
+    """Return the ledger's amounts by their keys, in cents."""
+    return {key: round(amount, 2) for key, amount in entries(ledger).items()}
+
+
+@pytest.mark.star(
+    "beat sends `rent_request` with -500 on the first of each month at 6:00 UTC; it enters the rent"
+    " under `rent 2026-03`, with the year and the month of the day on which it runs",
+    "beat",
+)
+@no_worker
+def test_star_rent(app, beat, ledger):
+    """An entry's arguments are the same each time. So who has to know which month it is?"""
+    rent_request = find_task(app, RENT)
+    beat.run("2026-02-28 20:00", days=1)
+    beat.run("2026-03-31 20:00", days=1)
+    found = sent_of(beat, RENT)
+    wanted = [("03-01 06:00", [-500]), ("04-01 06:00", [-500])]
+    assert found == wanted, (
+        f"In March and April, beat should send {wanted} to rent_request, but it sent {len(found)}"
+        f" messages, first {found[:2]}."
+    )
+    before = f"rent {datetime.now(UTC):%Y-%m}"
+    for _ in range(2):
+        rent_request(-500)
+    after = f"rent {datetime.now(UTC):%Y-%m}"
+    keys = set(entries(ledger))
+    assert keys and keys <= {before, after}, (
+        f"rent_request should enter the rent under {before!r}, but the ledger has {keys}."
+    )
+
+
+@pytest.mark.star(
+    "`missed_request(0.01)` enters the interest of each day after the last one in the ledger up to"
+    " today, the oldest first, and returns the balance; without an earlier one, today's alone",
+    "when-beat-is-down",
+)
+@no_worker
+def test_star_missed(app, pay_interest, ledger):
+    """Keys that end in a date are in the order of their days, so SQL's max finds the last."""
+    missed_request = find_task(app, MISSED)
+    today = datetime.now(UTC).date()
+    assert_returns("On an empty ledger, missed_request(0.01)", lambda: missed_request(0.01), 1010.0)
+    added = list(interest_entries(ledger))
+    assert added == [f"interest {today}"], (
+        f"Without earlier interest, missed_request should enter today's alone, but it has {added}."
+    )
+    ledger.unlink()
+    importlib.import_module("libs.ledger").enter("pay", 1000)
+    pay_interest((today - timedelta(days=3)).isoformat(), 0.01)
+    wanted = {"pay": 1000.0}
+    for days, amount in ((3, 10.0), (2, 10.1), (1, 10.2), (0, 10.3)):
+        wanted[f"interest {today - timedelta(days=days)}"] = amount
+    for _ in range(2):
+        balance = missed_request(0.01)
+        assert amounts(ledger) == wanted and round(balance, 2) == 1040.6, (
+            f"Three days after the last interest, missed_request should leave {wanted} and return"
+            f" 1040.60401, but it left {amounts(ledger)} and returned {balance!r}."
+        )
+
+
+@pytest.mark.star(
+    '`later_request("gift", 100, "2027-01-01")` keeps an amount until that day without sending a'
+    " message; `due_request()`, which beat sends every minute, enters once what is due by the date"
+    " in UTC",
+    "a-date-far-away",
+)
+@no_worker
+def test_star_due(app, beat, ledger):
+    """A second table of the ledger's file has the day of each amount."""
+    later_request, due_request = find_task(app, LATER), find_task(app, DUE)
+    beat.run("2026-03-01 12:00:30", minutes=3)
+    found = sent_of(beat, DUE)
+    assert len(found) == 3, (
+        f"In three minutes, beat should send due_request three times, but it sent {found}."
+    )
+    today = datetime.now(UTC).date()
+    with published_messages() as messages:
+        later_request("gift", 100, (today - timedelta(days=1)).isoformat())
+        later_request("tip", 5, today.isoformat())
+        later_request("rent", -500, (today + timedelta(days=2)).isoformat())
+    assert not messages, f"later_request should send no message, but it sent {messages}."
+    for _ in range(2):
+        due_request()
+        balance = find_task(app, ENTER)("gift", 100)
+        assert balance == 105.0, (
+            "Of 100 since yesterday, 5 today and -500 in two days, due_request should leave 105.0,"
+            f" but it left {balance}."
+        )
 
 
 # What follows is about Celery itself.

@@ -1,0 +1,40 @@
+"""The ledger for a Celery worker, safe to enter twice and tried again while the file is locked."""
+
+from datetime import UTC, datetime
+from sqlite3 import OperationalError
+
+from loguru import logger
+
+from libs import ledger
+from tasks.celery import app
+
+
+@app.task(
+    autoretry_for=(OperationalError,),
+    retry_backoff=True,
+    max_retries=3,
+    soft_time_limit=10,
+    time_limit=20,
+)
+def enter_request(key, amount):
+    """Enter an amount under a key, unless the key is there already; return the balance."""
+    logger.info("asked: {}: {}", key, amount)
+    balance = ledger.enter(key, amount)
+    logger.info("answer: {}", balance)
+    return balance
+
+
+@app.task(autoretry_for=(OperationalError,), retry_backoff=True, soft_time_limit=10, time_limit=20)
+def interest_request(rate):
+    """Enter today's interest, unless it is there already; return the balance."""
+    day = datetime.now(UTC).date().isoformat()
+    logger.info("asked: interest for {}, rate {}", day, rate)
+    balance = ledger.pay_interest(day, rate)
+    logger.info("answer: {}", balance)
+    return balance
+
+
+@app.task(autoretry_for=(OperationalError,), retry_backoff=True, soft_time_limit=10, time_limit=20)
+def missed_request(rate):
+    """Enter the interest of each day after the last one in the ledger; return the balance."""
+    return interest_request(rate)
