@@ -605,7 +605,6 @@ def test_a_late_run_expires_on_the_next_day(beat):
 
 
 @no_worker
-@pytest.mark.row("`beat_cron_starting_deadline`")
 @pytest.mark.parametrize("begin, is_late", [("09:59", False), ("10:01", True)])
 def test_a_run_that_is_too_late_is_left_out(app, beat, begin, is_late):
     """A run that is at most six hours late expires on its day."""
