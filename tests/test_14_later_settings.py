@@ -4,12 +4,10 @@ import json
 import os
 import re
 import warnings
-from datetime import UTC, datetime
 
 import pytest
 from celery import VERSION, Celery
 from celery.app.defaults import DEFAULTS
-from celery.schedules import crontab
 
 from course.chapters import ROOT
 from course.environment import PINNED
@@ -117,14 +115,3 @@ def test_results_that_expire_sooner(app):
         "A failure should be kept for 60 s, a success for 3600 s and a chord's results for 120 s,"
         f" but they are kept for {found}."
     )
-
-
-@only_on_5_7
-@pytest.mark.parametrize("deadline, is_due", [(None, True), (7 * 3600, True), (3600, False)])
-def test_a_run_that_beat_has_missed(app, deadline, is_due):
-    """Beat was down at four o'clock, and is started at ten."""
-    app.conf.beat_cron_starting_deadline = deadline
-    ten = datetime(2026, 1, 2, 10, tzinfo=UTC)
-    schedule = crontab(minute=0, hour=4, app=app, nowfun=lambda: ten)
-    found = schedule.is_due(datetime(2026, 1, 1, 4, tzinfo=UTC)).is_due
-    assert found is is_due, f"With a deadline of {deadline}, the run should be due: {is_due}."
