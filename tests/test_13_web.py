@@ -4,6 +4,7 @@ import json
 import re
 import time
 from html.parser import HTMLParser
+from uuid import uuid4
 
 import pytest
 from celery import signals
@@ -14,7 +15,7 @@ from support.assertions import (
 from support.carried import assert_carried_settings, carried_tasks
 from support.lessons import LessonRunner
 from support.names import ADD, XSUM
-from support.page_server import BAD_BODIES, assert_refused, id_of, serving
+from support.page_server import BAD_BODIES, assert_refused, id_of, serving, text_in
 from support.signals import connected
 
 from course.environment import free_port
@@ -239,9 +240,71 @@ def test_redis_is_down(page_server, own_redis):
     )
 
 
-@pytest.mark.step("the tasks and the settings of chapter 12 are still there", "a-page")
+@pytest.mark.step("the tasks and the settings of chapter 12 are still there", "forty-one-visitors")
 def test_what_chapter_12_had(celery_setup, worker, app, number):
     """Nothing else changes in this chapter."""
     assert_listed(worker, carried_tasks(number))
     assert_carried_settings(app, number)
     assert_task_returns(app, ADD, (4, 4), 8)
+
+
+def ask_with_key(server, key):
+    return server.ask("/sums", [1, 2], headers={"Idempotency-Key": key})
+
+
+def id_for_key(server, key):
+    """POST with this key; return the id that is answered with 202, or fail."""
+    status, _, body = ask_with_key(server, key)
+    assert status == 202 and text_in(body, "id"), (
+        f"POST /sums with an Idempotency-Key should answer 202 and an id, but it answered {status}"
+        f" {body}."
+    )
+    return body["id"]
+
+
+@pytest.mark.star(
+    "a `POST /sums` with a header `Idempotency-Key` that was answered with 202 before, even by"
+    " another process of the server, answers the same id and sends no message; if it was answered"
+    " with 503, it sends the sum",
+    "an-unknown-id",
+)
+@pytest.mark.isolated(count=0, server=True)
+def test_star_key(app, app_under_test, own_redis):
+    """Annotated[str | None, Header()] is the header. What must become of a record whose message
+    can't be sent?"""
+    first = str(uuid4())
+    second = str(uuid4())
+    with serving() as server:
+        own_redis.stop()
+        answer = ask_with_key(server, first)
+        assert_refused("POST /sums with a key while Redis is down", answer, 503)
+        own_redis.start()
+        ids = [id_for_key(server, first), id_for_key(server, second), id_of(server.send([1, 2]))]
+        assert len(set(ids)) == 3, (
+            f"Two keys, and a POST without one, should get three ids, but they got {ids}."
+        )
+        missing = set(ids) - set(waiting_ids(app_under_test))
+        assert not missing, (
+            "A POST should send its sum, even if its key was answered with 503 before, but no"
+            f" message was sent for {len(missing)} of three."
+        )
+        assert id_for_key(server, first) == ids[0], (
+            "A key that was answered with 202 before should get the same id, but it got another."
+        )
+    app_under_test.forget_modules()
+    with serving() as server:
+        assert id_for_key(server, second) == ids[1], (
+            "Another process of the server should answer the same id for a key that was sent"
+            " before, but it answered another."
+        )
+    sent = waiting_ids(app_under_test)
+    assert sorted(sent) == sorted(ids), (
+        "A key that was answered with 202 before should send no message, but"
+        f" {len(sent) - len(ids)} more were sent."
+    )
+
+
+def waiting_ids(app_under_test):
+    """Return the ids of the messages in the queue `celery`."""
+    waiting = app_under_test.broker.client.lrange("celery", 0, -1)
+    return [json.loads(text)["headers"]["id"] for text in waiting]

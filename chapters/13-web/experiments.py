@@ -29,6 +29,11 @@ def ask(path, numbers=None):
         return response.status, json.load(response)
 
 
+def send(numbers):
+    """POST numbers; return the id of the sum."""
+    return ask("/sums", numbers)[1]["id"]
+
+
 def crowd(number, path, numbers=None):
     """Let so many visitors ask at once; return the seconds until the last one has an answer."""
     begin = time.monotonic()
@@ -60,12 +65,13 @@ def let_an_hour_pass(id):
 
 def send_again():
     """Send each sum again that has no result and hasn't expired; return how many there are."""
-    now = time.time()
-    expires = app.conf.result_expires
+    lifetime = app.conf.result_expires
+    count = 0
     with closing(sums.connect()) as db:
-        young = db.execute("SELECT * FROM sums WHERE asked > ?", (now - expires,)).fetchall()
-    lost = [record for record in young if app.AsyncResult(record[0]).state == "PENDING"]
-    for id, numbers, asked in lost:
-        left = asked + expires - now
-        xsum_request.apply_async((json.loads(numbers),), task_id=id, expires=left)
-    return len(lost)
+        records = db.execute("SELECT id, numbers, asked FROM sums").fetchall()
+    for id, numbers, asked in records:
+        left = asked + lifetime - time.time()
+        if left > 0 and app.AsyncResult(id).state == "PENDING":
+            xsum_request.apply_async((json.loads(numbers),), task_id=id, expires=left)
+            count += 1
+    return count
