@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 
 import pexpect
@@ -20,6 +21,11 @@ from course.waiting import wait_until
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv*", ".course", "my", "__pycache__", ".*_cache")
 
 
+def hear_hangup():
+    """End when the terminal closes, even if the tests run under nohup, which ignores that."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Terminal(pexpect.spawn):
     """A shell in a terminal, and a command that is typed there.
 
@@ -28,7 +34,13 @@ class Terminal(pexpect.spawn):
 
     def __init__(self, command, folder, env):
         super().__init__(
-            "sh", ["-i"], cwd=folder, env=env, encoding="utf-8", codec_errors="replace"
+            "sh",
+            ["-i"],
+            cwd=folder,
+            env=env,
+            encoding="utf-8",
+            codec_errors="replace",
+            preexec_fn=hear_hangup,
         )
         self.str_last_chars = 5000  # of the output, in a failure
         self.sendline(command)
