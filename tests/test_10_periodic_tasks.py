@@ -24,7 +24,7 @@ from support.assertions import (
     describe,
     find_task,
 )
-from support.carried import assert_carried_settings, carried_tasks
+from support.carried import assert_carried_settings, assert_carried_tasks, carried_tasks
 from support.names import ENTER, INTEREST
 from support.signals import connected, published_messages, retries
 
@@ -301,6 +301,7 @@ def test_what_chapter_9_had(worker, app, number, ledger):
     """Nothing else changes in this chapter."""
     assert_listed(worker, carried_tasks(number))
     assert_carried_settings(app, number)
+    assert_carried_tasks(app, number)
     assert_task_returns(app, ENTER, ("rent", -500), -500.0)
 
 

@@ -24,7 +24,7 @@ from support.assertions import (
     find_task,
     wait_until_ready,
 )
-from support.carried import assert_carried_settings, carried_tasks
+from support.carried import assert_carried_settings, assert_carried_tasks, carried_tasks
 from support.celery_internals import restore_messages
 from support.commands import run_celery, run_python
 from support.names import ADD, ALONE, ENTER, XSUM
@@ -350,6 +350,7 @@ def test_what_chapter_10_had(worker, app, number):
     assert_listed(worker, carried_tasks(number))
     assert_exported(app, XSUM)
     assert_carried_settings(app, number)
+    assert_carried_tasks(app, number)
 
 
 @pytest.mark.star(

@@ -12,7 +12,7 @@ from support.assertions import (
     assert_listed,
     assert_task_returns,
 )
-from support.carried import assert_carried_settings, carried_tasks
+from support.carried import assert_carried_settings, assert_carried_tasks, carried_tasks
 from support.lessons import LessonRunner
 from support.names import ADD, XSUM
 from support.page_server import BAD_BODIES, assert_refused, id_of, serving, text_in
@@ -245,6 +245,7 @@ def test_what_chapter_12_had(celery_setup, worker, app, number):
     """Nothing else changes in this chapter."""
     assert_listed(worker, carried_tasks(number))
     assert_carried_settings(app, number)
+    assert_carried_tasks(app, number)
     assert_task_returns(app, ADD, (4, 4), 8)
 
 

@@ -2,6 +2,7 @@
 
 import importlib
 import pickle
+from contextlib import suppress
 from http.client import HTTPConnection
 
 import pytest
@@ -15,7 +16,7 @@ from support.assertions import (
     fetch,
     find_task,
 )
-from support.carried import assert_carried_settings, carried_tasks
+from support.carried import assert_carried_settings, assert_carried_tasks, carried_tasks
 from support.names import RATE
 from support.signals import pauses, retries
 
@@ -64,17 +65,46 @@ def test_lesson(lesson):
     lesson.holds()
 
 
-@pytest.mark.step(
+ASKS_THE_BANK = pytest.mark.step(
     '`libs.rates.rate("USD")` asks the bank at `BANK_URL`, `http://127.0.0.1:8099` by default,'
     " and returns 1.16",
     "a-bank",
 )
+
+
+@ASKS_THE_BANK
 def test_rate(rate, bank):
     """Open f"{BANK_URL}/rates/{currency}" with urlopen, and read the response with json.load.
     os.environ.get takes a default."""
     found = rate("USD")
     assert found == DOLLARS, f'rate("USD") should return {DOLLARS}, but it returned {found!r}.'
     assert_asked(bank, 1, 'rate("USD")')
+
+
+@ASKS_THE_BANK
+@pytest.mark.parametrize(
+    "variables, url",
+    [({}, "http://127.0.0.1:8099"), ({"BANK_URL": "http://bank:8100"}, "http://bank:8100")],
+)
+def test_the_address_of_the_bank(app, monkeypatch, variables, url):
+    """os.environ.get takes a default."""
+    asked = []
+
+    def note_address(connection):
+        asked.append(f"http://{connection.host}:{connection.port}")
+        raise OSError("nobody is there")
+
+    monkeypatch.setattr(HTTPConnection, "connect", note_address)
+    monkeypatch.delenv("BANK_URL", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    module = importlib.reload(rates_module())
+    with suppress(Exception):  # of what kind, another step asks
+        module.rate("USD")
+    assert asked == [url], (
+        f"With BANK_URL={variables.get('BANK_URL', '')}, rate should ask {url}, but it asked"
+        f" {', '.join(asked) or 'nobody'}."
+    )
 
 
 @pytest.mark.step(
@@ -230,6 +260,15 @@ def test_the_bank_says_when(app, bank):
         "If the bank asks for 3 seconds twice, rate_request should wait 3s and 3s and succeed,"
         f" but it waited {', '.join(found) or 'never'} and is in the state {result.state}."
     )
+    bank.failures = 5
+    with retries() as reasons:
+        result = find_task(app, RATE).apply(("USD",))
+    found = pauses(" ".join(reasons))
+    error = find_exception("BankError")
+    assert len(found) == 3 and isinstance(result.result, error), (
+        "If the bank stays busy, rate_request should fail with BankError after 3 retries, but"
+        f" after {len(found)} its result is {result.result!r}."
+    )
 
 
 @pytest.mark.step("an unknown currency fails at once", "what-not-to-retry")
@@ -259,6 +298,7 @@ def test_limits(app, kind, option, wanted):
 def test_settings_and_the_other_tasks(worker, app, number):
     """Nothing else changes in this chapter."""
     assert_carried_settings(app, number)
+    assert_carried_tasks(app, number)
     assert_listed(worker, carried_tasks(number))
     assert_task_returns(app, "tasks.math.xsum_request", ([1, 2, 3],), 6)
 

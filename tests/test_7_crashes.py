@@ -15,7 +15,7 @@ from support.assertions import (
     assert_task_returns,
     find_task,
 )
-from support.carried import assert_carried_settings, carried_tasks
+from support.carried import assert_carried_settings, assert_carried_tasks, carried_tasks
 from support.names import ENTER
 from support.signals import pauses, retries
 
@@ -142,6 +142,7 @@ def test_a_locked_ledger_is_tried_again(app, ledger):
     enter_request = find_task(app, ENTER)
     with locked(ledger):
         longest = [0, 0, 0]
+        different = set()
         for _ in range(10):
             with retries() as reasons:
                 result = enter_request.apply(("gift", 100))  # which doesn't wait before a retry
@@ -151,6 +152,11 @@ def test_a_locked_ledger_is_tried_again(app, ledger):
                 f" state is {result.state} after {len(found)}."
             )
             longest = [max(pair) for pair in zip(longest, found, strict=True)]
+            different.add(tuple(found))
+    assert len(different) > 1, (
+        "The pauses should be random, but 10 times they were"
+        f" {', '.join(map(str, longest))}: is retry_jitter off?"
+    )
     fits = longest[0] <= 1 and longest[1] <= 2 and longest[2] <= 4 and sum(longest) > 2
     assert fits, (
         "The pauses should be random, up to 1, 2 and 4 seconds, but the longest of 10 are"
@@ -168,6 +174,8 @@ def test_a_retry_enters_the_amount(celery_setup, app, ledger):
             f"While the ledger is locked, the task should be in RETRY, but it is {result.state}."
         )
     assert_result("enter_request, once the lock is gone,", result, 100.0)
+    # The retry has entered the caller's key.
+    assert_task_returns(app, ENTER, ("gift", 100), 100.0)
 
 
 @pytest.mark.step("an amount that can't be stored, `{}`, fails at once", "the-ledger")
@@ -234,6 +242,7 @@ def test_settings_and_the_other_tasks(worker, app, number):
     Nothing else changes in this chapter."""
     assert_setting(app, "broker_transport_options", {"visibility_timeout": 3600})
     assert_carried_settings(app, number)
+    assert_carried_tasks(app, number)
     assert_listed(worker, carried_tasks(number))
     assert_task_returns(app, "tasks.math.xsum_request", ([1, 2, 3],), 6)
 

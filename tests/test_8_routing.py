@@ -15,7 +15,7 @@ from support.assertions import (
     find_task,
     wait_until_ready,
 )
-from support.carried import assert_carried_settings, carried_tasks
+from support.carried import assert_carried_settings, assert_carried_tasks, carried_tasks
 from support.commands import run_celery
 from support.names import ADD, ENTER, MATH_TASKS, RATE, XSUM
 from support.signals import published_queues
@@ -128,6 +128,7 @@ def test_what_chapter_7_had(worker, app, number):
     """Nothing else changes in this chapter."""
     assert_listed(worker, carried_tasks(number))
     assert_carried_settings(app, number)
+    assert_carried_tasks(app, number)
 
 
 @pytest.mark.step(

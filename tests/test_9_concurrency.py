@@ -16,7 +16,7 @@ from support.assertions import (
     find_task,
     wait_until_ready,
 )
-from support.carried import assert_carried_settings, carried_tasks
+from support.carried import assert_carried_settings, assert_carried_tasks, carried_tasks
 from support.names import RATE
 
 from course.waiting import wait_until
@@ -154,6 +154,7 @@ def test_what_chapter_8_had(worker, app, number):
     """Nothing else changes in this chapter."""
     assert_listed(worker, carried_tasks(number))
     assert_carried_settings(app, number)
+    assert_carried_tasks(app, number)
 
 
 @pytest.mark.star(

@@ -12,7 +12,12 @@ import subprocess
 from functools import cache
 
 from celery.app.defaults import DEFAULTS
-from support.assertions import assert_setting, assert_setting_includes, suggest_setting
+from support.assertions import (
+    assert_setting,
+    assert_setting_includes,
+    find_task,
+    suggest_setting,
+)
 
 from course.chapters import PREVIOUS, ROOT, find_chapter
 from course.environment import PROGRAMS, environment
@@ -96,6 +101,25 @@ def assert_carried_settings(app, number):
             assert_setting_includes(app, name, wanted)
         else:
             assert_setting(app, name, wanted)
+
+
+def assert_carried_tasks(app, number):
+    """Fail unless an app has the tasks that this chapter takes over, with their time limits.
+
+    The limits may be set in the decorator or for all tasks. A lesson that sets them for all
+    decides on them anew.
+    """
+    chapter = find_chapter(number)
+    for name, wanted in read_tasks(PREVIOUS[chapter]).items():
+        task = find_task(app, name)
+        for option in ("soft_time_limit", "time_limit"):
+            if wanted[option] is None or f"task_{option}" in listed_settings(chapter):
+                continue
+            found = getattr(task, option) or app.conf[f"task_{option}"]
+            assert found == wanted[option], (
+                f"{option} of {name} should be {wanted[option]}, as in the chapter before, but it"
+                f" is {found}."
+            )
 
 
 def assert_queues(app, wanted):
