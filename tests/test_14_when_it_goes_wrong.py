@@ -78,8 +78,10 @@ def test_no_broker(settings, monkeypatch):
     assert found == wanted, f"Without a broker, the address should be {wanted}, but it is {found}."
 
 
-def test_a_worker_of_an_app_without_a_broker(nodes, folder):
+def test_a_worker_of_an_app_without_a_broker(request, nodes, folder):
     """A free port takes the place of RabbitMQ's, where a RabbitMQ may listen."""
+    if request.config.option.docker:
+        pytest.skip("the image of the workers lacks what this app imports")
     port = free_port()
     url = f"amqp://guest:guest@127.0.0.1:{port}//"
     app_under_test = AppUnderTest(nodes, folder, args=ALONE, env={"CELERY_BROKER_URL": url})
