@@ -505,7 +505,7 @@ DEDUPLICATE = {
 @pytest.mark.isolated(slow_tasks=True, args=["-c", "1", *ALONE], settings=DEDUPLICATE)
 def test_deduplication(assert_row, worker, app, redis):
     """A message comes back while its task runs longer than the visibility timeout."""
-    result = app.tasks["slow.counted"].delay(2.5)
+    result = app.tasks["slow.counted"].delay(4)
     wait_until(lambda: redis.get("begun"), 10)
     time.sleep(1.2)
     restore_messages(app)
@@ -781,22 +781,15 @@ def test_schedule_file(assert_row, tmp_path, monkeypatch):
 # Both at once
 
 
-def message(id, task, args=(), chain=None, properties=(), **headers):
+def message(id, task, args=(), chain=None):
     """Return a message as both versions send it."""
     embed = {"callbacks": None, "errbacks": None, "chain": chain, "chord": None}
     body = json.dumps([list(args), {}, embed]).encode()
-    own_headers = {
-        "lang": "py",
-        "task": task,
-        "id": id,
-        "root_id": id,
-        "argsrepr": "",
-        "kwargsrepr": "",
-    }
-    delivery_info = {"exchange": "", "routing_key": "celery", **dict(properties)}
-    own_properties = {
+    headers = {"lang": "py", "task": task, "id": id, "root_id": id}
+    headers |= {"argsrepr": "", "kwargsrepr": ""}
+    properties = {
         "delivery_tag": str(uuid.uuid4()),
-        "delivery_info": delivery_info,
+        "delivery_info": {"exchange": "", "routing_key": "celery"},
         "body_encoding": "base64",
         "correlation_id": id,
         "reply_to": "",
@@ -806,8 +799,8 @@ def message(id, task, args=(), chain=None, properties=(), **headers):
             "body": b64encode(body).decode(),
             "content-type": "application/json",
             "content-encoding": "utf-8",
-            "headers": own_headers | headers,
-            "properties": own_properties,
+            "headers": headers,
+            "properties": properties,
         }
     )
 
