@@ -319,7 +319,7 @@ def amounts(ledger):
 
 @pytest.mark.star(
     "beat sends `rent_request` with -500 on the first of each month at 6:00 UTC; it enters the rent"
-    " under `rent 2026-03`, with the year and the month of the day on which it runs",
+    " once a month, under `rent 2026-03` in March",
     "beat",
 )
 @no_worker
@@ -345,8 +345,8 @@ def test_star_rent(app, beat, ledger):
 
 
 @pytest.mark.star(
-    "`missed_request(0.01)` enters the interest of each day after the last one in the ledger up to"
-    " today, the oldest first, and returns the balance; without an earlier one, today's alone",
+    "`missed_request(0.01)` enters the interest of each day since the last one in the ledger, the"
+    " oldest first, and today's, and returns the balance",
     "when-beat-is-down",
 )
 @no_worker
@@ -374,9 +374,8 @@ def test_star_missed(app, pay_interest, ledger):
 
 
 @pytest.mark.star(
-    '`later_request("gift", 100, "2027-01-01")` keeps an amount until that day without sending a'
-    " message; `due_request()`, which beat sends every minute, enters once what is due by the date"
-    " in UTC",
+    '`later_request("gift", 100, "2027-01-01")` keeps an amount without sending a message;'
+    " `due_request()`, which beat sends every minute, enters it once, from that day on",
     "a-date-far-away",
 )
 @no_worker
