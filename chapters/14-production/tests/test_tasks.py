@@ -14,6 +14,7 @@ from tasks import (
     enter_request,
     interest_request,
     mul_request,
+    rate_request,
     sub_request,
     xsum_request,
 )
@@ -45,20 +46,6 @@ def test_a_locked_ledger_is_tried_again(monkeypatch):
     assert enter.call_count == 3
 
 
-def test_a_ledger_that_stays_locked_is_given_up(monkeypatch):
-    enter = Mock(side_effect=LOCKED)
-    monkeypatch.setattr(ledger, "enter", enter)
-    assert enter_request.apply(("gift", 100)).state == "FAILURE"
-    assert enter.call_count == 4
-
-
-def test_a_mistake_is_not_tried_again(monkeypatch):
-    enter = Mock(side_effect=TypeError)
-    monkeypatch.setattr(ledger, "enter", enter)
-    assert enter_request.apply(("gift", 100)).state == "FAILURE"
-    assert enter.call_count == 1
-
-
 def test_a_sum_reports_its_progress(monkeypatch):
     update_state = Mock()
     monkeypatch.setattr(xsum_request, "update_state", update_state)
@@ -69,7 +56,7 @@ def test_a_sum_reports_its_progress(monkeypatch):
 @each_task
 def test_a_worker_answers(worker, task, arguments, answer):
     result = task.delay(*arguments)
-    assert result.get(timeout=10, interval=0.01) == answer
+    assert result.get(timeout=5, interval=0.01) == answer
 
 
 def test_a_set_is_refused():
@@ -79,7 +66,12 @@ def test_a_set_is_refused():
 
 @pytest.mark.parametrize(
     "task, queue",
-    [(add_request, "celery"), (enter_request, "ledger"), (interest_request, "ledger")],
+    [
+        (add_request, "celery"),
+        (enter_request, "ledger"),
+        (interest_request, "ledger"),
+        (rate_request, "rates"),
+    ],
 )
 def test_each_task_has_its_queue(task, queue):
     assert app.amqp.router.route({}, task.name)["queue"].name == queue

@@ -3,14 +3,17 @@
 test_12_testing.py runs these tests with the chapter's tests/conftest.py.
 """
 
+import os
 import time
 from sqlite3 import OperationalError
 from unittest.mock import Mock
 
-import celery.contrib.testing.tasks  # noqa: F401  start_worker's ping
+import celery
 import pytest
 from celery.contrib.testing.worker import start_worker
 from celery.exceptions import TimeoutError as CeleryTimeout
+from celery.utils.serialization import UnpickleableExceptionWrapper
+from docker.errors import DockerException
 from kombu.exceptions import EncodeError
 
 from libs import ledger, math
@@ -43,7 +46,7 @@ def test_the_app_keeps_the_backend_that_it_has_used(monkeypatch):
 
 
 def test_a_worker_looks_once_a_second_and_takes_from_its_queues_alone():
-    with start_worker(app, queues=["celery"]):
+    with start_worker(app, queues=["celery"], perform_ping_check=False):
         begin = time.monotonic()
         for number in range(3):
             assert value(add_request.delay(number, number)) == 2 * number
@@ -109,3 +112,54 @@ def test_apply_does_not_wait_between_retries(monkeypatch):
     begin = time.monotonic()
     assert enter_request.apply(("pay", 1)).get() == 1.0
     assert time.monotonic() - begin < 6
+
+
+def test_the_ping_needs_an_import():
+    with pytest.raises(AssertionError), start_worker(app):
+        pass
+
+
+class TestWithoutItsOwnLedger:
+    """A test sees the entries of the one before it."""
+
+    @pytest.fixture(autouse=True)
+    def own_ledger(self):
+        """Stay in the folder."""
+
+    @pytest.mark.parametrize("key, balance", [("1", 100.0), ("2", 200.0)])
+    def test_it(self, key, balance):
+        assert ledger.enter(key, 100) == balance
+
+
+class Refused(Exception):
+    """An exception that can't be built from its args."""
+
+    def __init__(self, code, text):
+        super().__init__(f"{code} {text}")
+
+
+def test_an_exception_that_loses_its_type(worker, monkeypatch):
+    monkeypatch.setattr(math, "add", Mock(side_effect=Refused(503, "down")))
+    with pytest.raises(Exception, match="Refused.+503 down") as caught:
+        add_request.delay(4, 4).get(timeout=10, interval=0.01)
+    if celery.VERSION < (5, 2):
+        assert caught.type is Exception
+    else:
+        assert caught.type is UnpickleableExceptionWrapper
+
+
+os.environ["DOCKER_HOST"] = "tcp://127.0.0.1:1"
+
+
+@pytest.mark.xfail(raises=DockerException, strict=True)
+def test_pytest_celerys_celery_worker_needs_docker(celery_worker):
+    pass
+
+
+def test_pytest_cannot_take_setattr_back_on_app_conf():
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(app.conf, "task_always_eager", True)
+    with pytest.raises(AttributeError):
+        monkeypatch.undo()
+    assert app.conf.task_always_eager
+    app.conf.task_always_eager = False
