@@ -4,6 +4,7 @@ import importlib
 import runpy
 import socket
 import time
+from http.client import HTTPConnection, IncompleteRead
 from threading import Thread
 
 import pytest
@@ -79,10 +80,13 @@ def test_each_thread_has_a_connection(rates, bank):
     assert_connections(bank, 2, "Calls in two threads")
 
 
-@pytest.mark.step(
+STILL_RAISES = pytest.mark.step(
     "`rate` still raises UnknownCurrency, BankError and BankBusy, and works again after each",
     "what-fork-copies",
 )
+
+
+@STILL_RAISES
 def test_rate_raises_what_it_raised(rates, bank):
     """A response has a status and headers. Read its body before you raise anything."""
     with assert_raises(rates.UnknownCurrency, 'rate("XXX") should raise UnknownCurrency'):
@@ -93,9 +97,54 @@ def test_rate_raises_what_it_raised(rates, bank):
         rates.rate("USD")
     assert_dollars(rates)
     bank.failures, bank.retry_after = 1, 3
-    with assert_raises(rates.BankBusy, "rate should raise BankBusy if there is a Retry-After"):
+    try:
         rates.rate("USD")
+    except rates.BankBusy as error:
+        assert error.seconds == 3, (
+            f"BankBusy should have the bank's 3 as its seconds, but it is {error!r}."
+        )
+    else:
+        raise AssertionError("rate should raise BankBusy if there is a Retry-After.")
     assert_dollars(rates)
+
+
+@STILL_RAISES
+def test_a_silent_bank(rates, bank, monkeypatch):
+    """HTTPConnection takes a timeout, five seconds since chapter 6. Close the connection after any
+    exception: one that waits for an answer takes no other request."""
+    timeouts = []
+    connect = HTTPConnection.connect
+
+    def note_timeout(connection):
+        timeouts.append(connection.timeout)
+        connect(connection)
+
+    monkeypatch.setattr(HTTPConnection, "connect", note_timeout)
+    assert_dollars(rates)
+    assert timeouts == [5], "A connection should have a timeout of 5 seconds, as in chapter 6."
+    assert_recovers(rates, monkeypatch, TimeoutError("timed out"), "is silent")
+
+
+def assert_recovers(rates, monkeypatch, problem, what):
+    """Fail unless rate makes this problem a BankError, and works at the next call."""
+
+    def fail(connection):
+        raise problem
+
+    with monkeypatch.context() as changed:
+        changed.setattr(HTTPConnection, "getresponse", fail)
+        with assert_raises(rates.BankError, f"rate should raise BankError if the bank {what}"):
+            rates.rate("USD")
+    try:
+        assert_dollars(rates)
+    except rates.BankError as error:
+        raise AssertionError(
+            f"rate should work again after a bank that {what}, but it raised {describe(error)}"
+        ) from None
+
+
+def test_half_an_answer(rates, bank, monkeypatch):
+    assert_recovers(rates, monkeypatch, IncompleteRead(b"{"), "ends in the middle of its answer")
 
 
 @pytest.mark.step(

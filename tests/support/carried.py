@@ -104,14 +104,18 @@ def assert_carried_settings(app, number):
 
 
 def assert_carried_tasks(app, number):
-    """Fail unless an app has the tasks that this chapter takes over, with their time limits.
+    """Fail unless an app has the tasks that this chapter takes over, with their limits.
 
-    The limits may be set in the decorator or for all tasks. A lesson that sets them for all
+    Time limits may be set in the decorator or for all tasks. A lesson that sets them for all
     decides on them anew.
     """
     chapter = find_chapter(number)
     for name, wanted in read_tasks(PREVIOUS[chapter]).items():
         task = find_task(app, name)
+        assert task.max_retries == wanted["max_retries"], (
+            f"max_retries of {name} should be {wanted['max_retries']}, as in the chapter before,"
+            f" but it is {task.max_retries}."
+        )
         for option in ("soft_time_limit", "time_limit"):
             if wanted[option] is None or f"task_{option}" in listed_settings(chapter):
                 continue
