@@ -20,10 +20,14 @@ ANY = @python=$(PYTHON) || { $(NO_PYTHON); }; "$$python" -m course
 NUMBERS := $(sort $(foreach folder,$(notdir $(wildcard chapters/[1-9]*-*)),\
     $(firstword $(subst -, ,$(folder)))))
 each = $(NUMBERS:%=chapter-%-$(1))
+# The chapters with a compose project to themselves.
+COMPOSED := $(foreach file,$(wildcard chapters/*/compose.yml),\
+    chapter-$(firstword $(subst -, ,$(word 2,$(subst /, ,$(file)))))-up)
 # Only these verbs use a learner's own folder.
 WITH_DIR := $(foreach verb,worker shell beat flower web pytest start change undo check hint watch \
-    diff test,$(call each,$(verb)))
-WITHOUT_DIR := $(call each,up) $(call each,purge) progress messages logs redis down stop
+    diff test,$(call each,$(verb))) $(COMPOSED) logs down
+WITHOUT_DIR := $(filter-out $(COMPOSED),$(call each,up)) $(call each,purge) progress messages \
+    redis stop
 
 # What the learner can set, and what was typed behind the target.
 VARIABLES = ARGS DIR REDIS REDIS_HOST REDIS_PORT STACK WORKERS FROM N ROUNDS SITE SITE_PORT

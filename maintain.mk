@@ -6,6 +6,8 @@ MAINTAINED = help maintain setup setup-web setup-test setup-browser setup-site s
 COMPILE = @sh tools/uv.sh pip compile --quiet --universal --python-version 3.11 --no-annotate \
     --no-emit-index-url --no-emit-find-links
 LOCK = $(COMPILE) --no-header --generate-hashes --output-file tools/locks
+# This chapter's image is built from its folder alone, so the folder has copies.
+IMAGE = chapters/14-production
 # Strict: a package that cannot be looked up is no clean one. SECURITY.md says why one is ignored.
 AUDIT = @sh tools/uv.sh tool run pip-audit==2.10.1 --strict --disable-pip --no-deps \
     --progress-spinner off --requirement tools/locks
@@ -82,6 +84,10 @@ lock: ## look up the newest versions that pyproject.toml allows
 	$(LOCK)/browser.txt --group browser --constraint tools/locks/site.txt
 	$(COMPILE) --custom-compile-command 'make lock' --output-file requirements.txt \
 	    --group pinned --group pinned-web --group test --constraint tools/locks/pinned-test.txt
+	cp tools/fix_billiard.py $(IMAGE)
+	cp tools/locks/uv.txt $(IMAGE)/requirements-uv.txt
+	cp tools/locks/pinned-web.txt $(IMAGE)/requirements-pinned.txt
+	cp tools/locks/latest-web.txt $(IMAGE)/requirements-latest.txt
 audit: ## look for known vulnerabilities in the locked packages
 	$(AUDIT)/pinned-test.txt --ignore-vuln PYSEC-2021-858
 	$(AUDIT)/latest-test.txt

@@ -11,6 +11,7 @@ from pathlib import Path
 from course import progress
 from course.chapters import (
     CHAPTERS,
+    GENERATED,
     NOT_CODE,
     PREVIOUS,
     ROOT,
@@ -22,8 +23,8 @@ from course.chapters import (
 
 
 def copy(source, folder):
-    """Copy an app, without its lesson, its experiments and what is hidden, compiled or written."""
-    ignored = shutil.ignore_patterns("README.md", "experiments.py", *NOT_CODE)
+    """Copy an app, without its lesson, and what is the lesson's, generated, hidden or written."""
+    ignored = shutil.ignore_patterns("README.md", "experiments.py", *GENERATED, *NOT_CODE)
     shutil.copytree(source, folder, ignore=ignored, dirs_exist_ok=True)
 
 

@@ -33,6 +33,8 @@ def find_written_files():
 CHAPTERS = find_chapters()
 # The previous chapter of each chapter but the first.
 PREVIOUS = dict(zip(CHAPTERS[1:], CHAPTERS))  # noqa: B905  the system's Python may be 3.9
+# What `make lock` copies into a chapter that has an image of its own.
+GENERATED = ("requirements-*.txt", "fix_billiard.py")
 # What a copy of an app leaves out.
 NOT_CODE = ("Makefile", "__pycache__", ".*", *find_written_files())
 

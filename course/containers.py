@@ -2,15 +2,17 @@
 
 import hashlib
 import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
-from course.chapters import ROOT, find_chapter
+from course.chapters import ROOT, display_path, find_chapter
 from course.environment import STACK, redis_port
 
 LABEL = "--filter=label=com.docker.compose"
-# The chapters that have a compose project to themselves.
-CHAPTERS_WITH_COMPOSE = [path.parent.name for path in ROOT.glob("chapters/*/compose.yml")]
+# The file of an app that has a compose project to itself, in the app's folder.
+OWN = "compose.yml"
 
 
 def command_output(*command):
@@ -53,34 +55,42 @@ def compose_program():
     return None
 
 
-def compose(*words, chapter=None, **options):
-    """Run compose on this checkout's project for the learner's port; return the finished process.
+def run_compose(words, folder, variables, **options):
+    """Run compose in a folder, with these variables; return the finished process.
 
-    The files are docker-compose.yml and the workers.yml of a chapter, or of all chapters. If the
-    chapter has a compose.yml, it is that file alone, in a project of the chapter. Exits with a
-    sentence without Docker. The options are those of subprocess.run.
+    Exits with a sentence without Docker. The options are those of subprocess.run.
     """
     problem = docker_problem()
     if problem:
         sys.exit(problem)
-    project = project_name(redis_port())
-    if chapter in CHAPTERS_WITH_COMPOSE:
-        project += f"-{chapter}"
-        files = [ROOT / "chapters" / chapter / "compose.yml"]
-    else:
-        workers = sorted(ROOT.glob(f"chapters/{chapter or '*'}/workers.yml"))
-        files = [ROOT / "docker-compose.yml", *workers]
-    env = os.environ | {
+    # Compose labels the containers with PWD if that is the working directory.
+    env = os.environ | {"PWD": str(folder), "STACK": STACK} | variables
+    command = [*compose_program(), *words]
+    return subprocess.run(command, cwd=folder, env=env, check=False, **options)
+
+
+def compose(*words, chapter=None, **options):
+    """Run compose on this checkout's project for the learner's port; return the finished process.
+
+    The files are docker-compose.yml and the workers.yml of a chapter, or of all chapters.
+    """
+    workers = sorted(ROOT.glob(f"chapters/{chapter or '*'}/workers.yml"))
+    variables = {
         # Compose wants a value even for services that don't start.
         "CHAPTER": (chapter or "1").partition("-")[0],
-        "COMPOSE_FILE": os.pathsep.join(str(file) for file in files),
-        # Compose labels the containers with PWD if that is the working directory.
-        "PWD": str(ROOT),
+        "COMPOSE_FILE": os.pathsep.join(map(str, [ROOT / "docker-compose.yml", *workers])),
         "REDIS_PORT": str(redis_port()),
-        "STACK": STACK,
     }
-    command = [*compose_program(), "-p", project, *words]
-    return subprocess.run(command, cwd=ROOT, env=env, check=False, **options)
+    words = ["-p", project_name(redis_port()), *words]
+    return run_compose(words, ROOT, variables, **options)
+
+
+def compose_own(folder, *words, **options):
+    """Run compose as a learner does in a folder that has a compose.yml.
+
+    So each command that is typed there finds what this one started, and the other way round.
+    """
+    return run_compose(words, folder, {}, **options)
 
 
 def find_services(chapter=None):
@@ -92,38 +102,59 @@ def find_services(chapter=None):
 def start_workers(number):
     """Start WORKERS workers of a chapter in containers and exit with the status of compose."""
     chapter = find_chapter(number)
-    words = ["up", "-d", "--build", "--scale", f"worker={os.environ.get('WORKERS') or 1}"]
-    if chapter not in CHAPTERS_WITH_COMPOSE:
-        # New containers each time, as a worker doesn't reload edited code.
-        words += ["--no-deps", "--force-recreate", *find_services(chapter)]
-    sys.exit(compose(*words, chapter=chapter).returncode)
+    # New containers each time, as a worker doesn't reload edited code.
+    words = ["up", "-d", "--build", "--no-deps", "--force-recreate"]
+    words += ["--scale", f"worker={os.environ.get('WORKERS') or 1}"]
+    sys.exit(compose(*words, *find_services(chapter), chapter=chapter).returncode)
 
 
-def find_projects(*lists):
-    """Return the chapters whose own project has something in one of these lists of docker."""
-    project = project_name(redis_port())
+def brings_its_own(number):
+    """Return whether a chapter has a compose.yml, with a Redis of its own."""
+    return (ROOT / "chapters" / find_chapter(number) / OWN).exists()
+
+
+def start_own(folder):
+    """Start what the compose.yml of a folder says and exit with the status of compose."""
+    if not (folder / OWN).exists():
+        sys.exit(f"{display_path(folder)} has no {OWN}: write it, and type the command again.")
+    name = os.environ.get("COMPOSE_PROJECT_NAME") or folder.name.lower()
+    others = find_folders(f"{LABEL}.project={name}") - {str(folder)}
+    for other in others:
+        down = f"type docker compose down in {shlex.quote(other)} first"
+        sys.exit(f"The containers of {other} have the same project name, {name}: {down}.")
+    sys.exit(compose_own(folder, "up", "-d", "--build").returncode)
+
+
+def find_folders(label):
+    """Return the folders whose compose files have made containers with this label."""
+    folder_of = '{{.Label "com.docker.compose.project.working_dir"}}'
+    output = command_output("docker", "ps", "--all", label, f"--format={folder_of}")
+    return set((output or "").split("\n")) - {""}
+
+
+def find_own(*options):
+    """Return the folders of this checkout, and DIR, whose compose.yml has made containers."""
     found = []
-    for chapter in CHAPTERS_WITH_COMPOSE:
-        label = f"{LABEL}.project={project}-{chapter}"
-        if any(command_output("docker", *words.split(), "--quiet", label) for words in lists):
-            found.append(chapter)
+    folders = [path.parent for path in sorted(ROOT.glob(f"*/*/{OWN}"))]
+    if os.environ.get("DIR"):
+        folders.append(Path(os.environ["DIR"]).expanduser().resolve())
+    for folder in folders:
+        label = f"{LABEL}.project.working_dir={folder}"
+        if command_output("docker", "ps", *options, "--quiet", label):
+            found.append(folder)
     return found
 
 
 def show_logs(*options):
     """Follow the logs of the workers in containers, with options of compose, and exit."""
-    running = find_projects("ps")
-    if running:
-        done = compose("logs", "--follow", *options, chapter=running[0])
-    else:
-        done = compose("logs", "--follow", *options, *find_services())
-    sys.exit(done.returncode)
+    for folder in find_own():
+        sys.exit(compose_own(folder, "logs", "--follow", *options).returncode)
+    sys.exit(compose("logs", "--follow", *options, *find_services()).returncode)
 
 
 def remove_containers(*options):
     """Remove the containers and exit; waiting messages are kept unless --volumes is given."""
     status = 0
-    for chapter in (*find_projects("ps --all", "volume ls"), None):
-        done = compose("down", *options, chapter=chapter)
-        status = max(status, done.returncode)
-    sys.exit(status)
+    for folder in find_own("--all"):
+        status = max(status, compose_own(folder, "down", *options).returncode)
+    sys.exit(max(status, compose("down", *options).returncode))

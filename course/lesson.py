@@ -19,11 +19,12 @@ LABELS = {
     "console": WORD_LABEL,
     "text": WORD_LABEL,
     "python": PATH_LABEL,
+    "sh": PATH_LABEL,
     "yaml": PATH_LABEL,
     "diff": PATH_LABEL,
 }
 LABEL_RULE = (
-    "pycon below **Prompt**, console or text below a word in bold, or python, yaml or diff "
+    "pycon below **Prompt**, console or text below a word in bold, or python, sh, yaml or diff "
     "below the path of a file in bold"
 )
 DRAWING = "mermaid"

@@ -4,7 +4,7 @@ import os
 import sys
 
 from course.chapters import find_folder
-from course.containers import CHAPTERS_WITH_COMPOSE, docker_problem, start_workers
+from course.containers import brings_its_own, docker_problem, start_own, start_workers
 from course.environment import APP, PROGRAMS, URLS
 from course.preflight import prepare
 from course.server import start_server
@@ -44,9 +44,8 @@ def run_containers(number):
     problem = docker_problem()
     if problem:
         sys.exit(problem)
-    if folder.name in CHAPTERS_WITH_COMPOSE:
-        # They bring a Redis of their own.
-        start_workers(number)
+    if brings_its_own(number):
+        start_own(folder)
     os.environ["REDIS"] = "docker"
     # Containers use the server beside them.
     for name in URLS:

@@ -6,178 +6,73 @@ What a stop does is in test_14_stopping.py.
 import json
 import re
 import subprocess
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from urllib.parse import urlsplit
 
 import pytest
-import yaml
+from celery import Celery
 from kombu.exceptions import OperationalError
-from support.assertions import assert_raises, assert_result, suggest_setting
+from support.assertions import (
+    assert_raises,
+    assert_result,
+    suggest_setting,
+    wait_until_ready,
+)
 from support.carried import assert_carried_settings, assert_carried_tasks
 from support.commands import run_celery
+from support.compose_files import (
+    App,
+    assert_dollars,
+    assert_files_are_kept,
+    assert_flower_can_start,
+    assert_image_has_no_password,
+    assert_no_ping_for_others,
+    assert_redis_is_asked_with_its_password,
+    assert_worker_is_asked_alone,
+)
 from support.names import ADD, ALONE
+from support.nodes import AppUnderTest
+from support.tls import TlsProxy, make_certificate
 
 from course.chapters import find_folder
-from course.environment import PROGRAMS, environment
+from course.environment import PINNED, PROGRAMS, URLS, environment
 from course.waiting import wait_until
 
 no_worker = pytest.mark.isolated(count=0)
+PASSWORD = "sword/fish@#%41"
 PRINT_URLS = """
 import json
 from tasks.celery import app
 print(json.dumps([app.conf.broker_url, app.conf.result_backend]))
 """
-
-
-# What a service's command runs, and what the tests call such a service.
-PROGRAMS_OF_SERVICES = [
-    (r"\bcelery\b.* worker\b", "worker"),
-    (r"\bcelery\b.* beat\b", "beat"),
-    (r"\bflower\b", "flower"),
-    (r"\buvicorn\b", "page"),
-    (r"\bredis-server\b", "Redis"),
-]
-SECONDS_OF_UNITS = {"h": 3600, "m": 60, "s": 1, "ms": 0.001, "us": 0.000001}
-
-
-class Service:
-    """A service of compose.yml: its name, what it is given, its command, and its kind."""
-
-    def __init__(self, name, given):
-        self.name = name
-        self.given = given
-        self.command = command_text(given.get("command") or "")
-        self.kind = self.find_kind()
-
-    def find_kind(self):
-        """Return which part of the app this is, or ""."""
-        for pattern, kind in PROGRAMS_OF_SERVICES:
-            if re.search(pattern, self.command, re.DOTALL):
-                return kind
-        if str(self.given.get("image", "")).startswith("redis"):
-            return "Redis"
-        return ""
-
-    def option(self, *names):
-        """Return the value of an option of the command, under one of its names, or None."""
-        any_name = "|".join(names)
-        values = re.findall(rf"(?:^|\s)(?:{any_name})(?:\s+|=|(?<=-\w))([^\s-]\S*)", self.command)
-        if not values:
-            return None
-        return values[-1]
-
-    def queues(self, queues):
-        """Return those of the app's queues that a worker consumes from."""
-        only = self.option("-Q", "--queues")
-        if only:
-            return only.split(",")
-        excluded = (self.option("-X", "--exclude-queues") or "").split(",")
-        return [queue for queue in queues if queue not in excluded]
-
-    def container_count(self):
-        deploy = self.given.get("deploy") or {}
-        return self.given.get("scale", deploy.get("replicas", 1))
-
-    def has_restart_policy(self):
-        return str(self.given.get("restart", "no")) not in ("no", "False")
-
-    def health_check(self):
-        """Return the command of the health check, or None."""
-        command = (self.given.get("healthcheck") or {}).get("test")
-        if command in (None, [], "NONE", ["NONE"]):
-            return None
-        return command
-
-    def has_memory_limit(self):
-        return bool(self.given.get("mem_limit")) or "memory" in str(self.given.get("deploy"))
-
-    def stop_grace_period(self):
-        """Return how many seconds a stop waits."""
-        return parse_duration(self.given.get("stop_grace_period", "10s"))
-
-    def user(self, folder):
-        """Return the user that the service runs as, from compose.yml or its Dockerfile, or ""."""
-        user = str(self.given.get("user") or "")
-        build = self.given.get("build")
-        if user or not build:
-            return user
-        if isinstance(build, str):
-            build = {"context": build}
-        path = folder / build.get("context", ".") / build.get("dockerfile", "Dockerfile")
-        assert path.is_file(), (
-            f"{self.name} should be built from a Dockerfile, but {build} leads to none."
-        )
-        last_stage = re.split(r"^FROM ", path.read_text(), flags=re.MULTILINE)[-1]
-        users = re.findall(r"^USER\s+(\S+)", last_stage, re.MULTILINE)
-        if not users:
-            return ""
-        return users[-1]
-
-
-def command_text(command):
-    """Return a command of compose.yml, a text or a list, as text."""
-    if isinstance(command, str):
-        return command
-    return " ".join(map(str, command))
-
-
-def parse_duration(text):
-    """Return a duration of compose, such as 1m30s, in seconds."""
-    seconds = 0
-    for number, unit in re.findall(r"([\d.]+)(ms|us|[hms])", str(text)):
-        seconds += float(number) * SECONDS_OF_UNITS[unit]
-    return seconds
-
-
-def host_of(port):
-    """Return the address that an entry of `ports` is published on."""
-    if isinstance(port, dict):
-        return str(port.get("host_ip"))
-    return str(port).rpartition(":")[0]
-
-
-def read_services(path):
-    """Return the services of a compose.yml, with the default values of its variables, or fail."""
-    assert path.is_file(), f"There should be a file compose.yml, but {path.parent.name} has none."
-    text = re.sub(r"\$\{\w+(?::?-([^}]*))?\}", default_value, path.read_text())
-    try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise AssertionError(f"compose.yml should be YAML, but it isn't: {reason}") from None
-    given = None
-    if isinstance(content, dict):
-        given = content.get("services")
-    assert isinstance(given, dict), "compose.yml should have services, but it has none."
-    services = []
-    for name, options in given.items():
-        if not isinstance(options, dict):
-            options = {}
-        services.append(Service(name, options))
-    return services
-
-
-def default_value(variable):
-    return variable[1] or ""
+PING = """
+from tasks.celery import app
+try:
+    with app.connection() as connection:
+        connection.ensure_connection(max_retries=1, interval_start=0)
+        connection.default_channel.client.ping()
+    app.backend.client.ping()
+    print("reached")
+except Exception as error:
+    print(error)
+"""
+ADD_TWO = """
+from tasks import add_request
+print(add_request.delay(4, 4).get(timeout=20))
+"""
 
 
 @pytest.fixture(scope="module")
-def services(number):
-    """The services of compose.yml."""
-    return read_services(find_folder(number) / "compose.yml")
+def compose(number):
+    """The folder under test as compose reads it."""
+    return App(find_folder(number))
 
 
 def own_tasks(app):
     """Return the names of the app's tasks, without Celery's own."""
     return sorted(name for name in app.tasks if name.startswith("tasks."))
-
-
-def workers(services):
-    """Return the services that are workers, or fail if there are none."""
-    found = [service for service in services if service.kind == "worker"]
-    assert found, (
-        "compose.yml should have a service whose command is a `celery -A tasks worker`,"
-        " but it has none."
-    )
-    return found
 
 
 def assert_all(services, sentence, condition):
@@ -206,42 +101,120 @@ def test_lesson(request, lesson):
     lesson.holds()
 
 
+@no_worker
 @pytest.mark.step(
-    "`REDIS_HOST` and `REDIS_PASSWORD_FILE` say where Redis is, and which file has its password",
-    "limits-for-everything",
+    "`lengths.lengths()` returns how many messages are waiting in each queue, whatever their"
+    " priority",
+    "fridays-queue",
+)
+def test_lengths_count_every_priority(app, app_under_test):
+    """queue_declare(name).message_count of a channel. LLEN of a queue's name sees one priority."""
+    redis = app_under_test.broker.client
+    for priority in (0, 3, 9):
+        message = app.tasks[ADD].s(4, 4).set(priority=priority)
+        message.apply_async()
+    assert redis.llen("celery") == 1, "Celery should keep the messages of each priority apart."
+    assert find_spec("lengths"), "There should be a module lengths.py, but there is none."
+    found = import_module("lengths").lengths()
+    wanted = {"celery": 3, "ledger": 0, "rates": 0}
+    assert found == wanted, (
+        f"lengths() should return {wanted} for three additions of different priorities,"
+        f" but it returned {found}."
+    )
+
+
+@pytest.mark.step(
+    "`REDIS_HOST`, `REDIS_PORT` and `REDIS_PASSWORD_FILE` say where Redis is, and which file has"
+    " its password, of any characters",
+    "settings-for-a-server",
 )
 def test_the_environment_names_redis(folder, tmp_path):
     """celeryconfig.py is Python: a function may read os.environ and the file, without its last
-    line's end."""
+    line's end, and urllib.parse.quote the password with safe=''."""
     secret = tmp_path / "password"
-    secret.write_text("swordfish\n")
-    variables = {"REDIS_HOST": "redis.example", "REDIS_PASSWORD_FILE": str(secret)}
-    assert_urls(folder, variables, "redis://:swordfish@redis.example:6379/0")
+    secret.write_text(PASSWORD + "\n")
+    variables = {
+        "REDIS_HOST": "redis.example",
+        "REDIS_PORT": "6380",
+        "REDIS_PASSWORD_FILE": str(secret),
+    }
     assert_urls(folder, {}, "redis://127.0.0.1:6379/0")
+    assert_urls(folder, variables, "redis://:sword%2Ffish%40%23%2541@redis.example:6380/0")
 
 
 def assert_urls(folder, variables, wanted):
     """Fail unless, with these variables, the broker and the result backend have this URL."""
+    names = " and ".join(variables) or "no variable"
+    found = run_python(folder, PRINT_URLS, variables)
+    assert found == json.dumps([wanted, wanted]), (
+        f"With {names}, broker_url and result_backend should both be {wanted}, but the settings"
+        f" are: {found}"
+    )
+
+
+def run_python(folder, code, variables):
+    """Run Python in a folder with these variables; return the last line that it prints."""
     done = subprocess.run(
-        [PROGRAMS / "python", "-c", PRINT_URLS],
+        [PROGRAMS / "python", "-c", code],
         cwd=folder,
         env=environment() | variables,
         capture_output=True,
         text=True,
         check=False,
+        timeout=60,
     )
-    names = " and ".join(variables) or "neither variable"
     output = (done.stdout or done.stderr or "nothing").strip()
-    last_line = output.splitlines()[-1]
-    assert done.returncode == 0 and json.loads(last_line) == [wanted, wanted], (
-        f"With {names}, broker_url and result_backend should both be {wanted}, but the settings"
-        f" are: {last_line}"
-    )
+    return output.splitlines()[-1]
+
+
+@pytest.mark.isolated(count=0, server=True)
+@pytest.mark.step(
+    "with `REDIS_CA_FILE`, the connection uses TLS, and only a server is accepted whose certificate"
+    " this file vouches for",
+    "settings-for-a-server",
+)
+def test_the_environment_asks_for_tls(folder, app_under_test, tmp_path):
+    """rediss:// and behind the URL ?ssl_cert_reqs=required&ssl_ca_certs=, with the file's quoted
+    path."""
+    make_certificate(tmp_path / "right.pem")
+    make_certificate(tmp_path / "wrong.pem")
+    with tls_in_front(app_under_test, tmp_path / "right.pem") as (proxy, variables):
+        found = run_python(folder, PING, variables)
+        assert proxy.handshakes, f"With REDIS_CA_FILE, the connection should use TLS: {found}"
+        assert found == "reached", (
+            "With the REDIS_CA_FILE of its authority, a Redis behind TLS should be reached, but"
+            f" this was: {found}"
+        )
+        variables["REDIS_CA_FILE"] = str(tmp_path / "wrong.pem")
+        found = run_python(folder, PING, variables)
+        assert "certificate verify failed" in found, (
+            "With the REDIS_CA_FILE of another authority, Redis should be refused because of its"
+            f" certificate, but this was: {found}"
+        )
+
+
+@contextmanager
+def tls_in_front(app_under_test, certificate):
+    """Let a test's Redis require a password, and put a TLS proxy in front of it.
+
+    Give the proxy, and the variables of a client that knows the password and the certificate.
+    """
+    password_file = certificate.with_name("password")
+    password_file.write_text(PASSWORD + "\n")
+    app_under_test.broker.client.config_set("requirepass", PASSWORD)
+    port = urlsplit(app_under_test.broker.celeryconfig["host_url"]).port
+    with TlsProxy(port, certificate) as proxy:
+        variables = {
+            "REDIS_PORT": str(proxy.port),
+            "REDIS_PASSWORD_FILE": str(password_file),
+            "REDIS_CA_FILE": str(certificate),
+        }
+        yield proxy, variables
 
 
 @no_worker
 @pytest.mark.step(
-    "every task has a soft time limit, and a hard one above it", "limits-for-everything"
+    "every task has a soft time limit, and a hard one above it", "settings-for-a-server"
 )
 def test_every_task_has_limits(app):
     """task_soft_time_limit and task_time_limit in celeryconfig.py are for all tasks that have none
@@ -259,7 +232,7 @@ def test_every_task_has_limits(app):
 @pytest.mark.step(
     "a message is handed out again after all that a process may hold could have run, and within"
     " ten minutes",
-    "limits-for-everything",
+    "settings-for-a-server",
 )
 def test_the_visibility_timeout_fits_the_limits(app):
     """A worker holds worker_prefetch_multiplier messages for each process, and each may take as
@@ -275,7 +248,7 @@ def test_the_visibility_timeout_fits_the_limits(app):
 
 @no_worker
 @pytest.mark.step(
-    "a process is replaced after a number of tasks, and above some memory", "new-processes-for-old"
+    "a process is replaced after a number of tasks, and above some memory", "settings-for-a-server"
 )
 def test_processes_are_replaced(app):
     """worker_max_tasks_per_child, and worker_max_memory_per_child in KiB: an empty process has some
@@ -292,39 +265,43 @@ def test_processes_are_replaced(app):
 
 @no_worker
 @pytest.mark.step(
-    "`compose.yml` has Redis, a worker for each queue, beat, the page's server and Flower",
-    "the-whole-app-in-containers",
+    "`compose.yml` has Redis, a worker for each queue, beat, the bank, the page's server and"
+    " Flower",
+    "the-whole-app-in-one-file",
 )
-def test_the_services_are_there(app, services):
+def test_the_services_are_there(app, compose):
     """A service's command says what it is. A worker takes from the queues of its -Q, or from all
     but those of -X."""
-    kinds = [service.kind for service in services]
-    for kind in "Redis", "worker", "beat", "page", "flower":
-        assert kind in kinds, (
-            f"compose.yml should have Redis, a worker, beat, the page and flower, but {kind} is"
-            " missing."
+    for kind in "Redis", "worker", "beat", "bank", "page", "Flower":
+        assert compose.of_kind(kind), (
+            "compose.yml should have Redis, a worker, beat, the bank, the page and Flower,"
+            f" but {kind} is missing."
         )
+    assert_flower_can_start(compose)
     queues = app.conf.task_queues
     consumed = []
-    for worker in workers(services):
+    for worker in compose.workers():
         consumed += worker.queues(queues)
     for queue in queues:
         assert queue in consumed, (
             f"A worker of compose.yml should consume from the queue {queue}, but none does."
         )
-    beats = [service.name for service in services if service.kind == "beat"]
+    beats = [service.name for service in compose.of_kind("beat")]
     assert len(beats) == 1, (
         f"There should be one beat, but there are {len(beats)}: {', '.join(beats)}."
     )
 
 
 @no_worker
-@pytest.mark.step("a single process takes from `ledger`", "the-whole-app-in-containers")
-def test_the_ledger_has_one_writer(app, services):
+@pytest.mark.step(
+    "a single process takes from `ledger`; what it, beat and the page write is in volumes",
+    "the-whole-app-in-one-file",
+)
+def test_the_ledger_has_one_writer(app, compose):
     """-Q ledger -c 1 for one service, and -X ledger for the other. A worker of its own has one
-    container."""
+    container. The Dockerfile gives the volume's folder to the user who runs there."""
     queues = app.conf.task_queues
-    writers = [worker for worker in workers(services) if "ledger" in worker.queues(queues)]
+    writers = [worker for worker in compose.workers() if "ledger" in worker.queues(queues)]
     names = ", ".join(worker.name for worker in writers)
     assert len(writers) == 1, (
         f"One service should consume from the queue ledger, but {len(writers)} do: {names}."
@@ -342,56 +319,60 @@ def test_the_ledger_has_one_writer(app, services):
     assert containers == 1, (
         f"The service {names} should have one container, but it has {containers}."
     )
+    assert_files_are_kept(compose, queues)
 
 
 @pytest.mark.step(
-    "each service has a restart policy, a health check and a limit on memory",
-    "the-whole-app-in-containers",
+    "each service has a restart policy, a limit on memory, and a health check of its own",
+    "the-whole-app-in-one-file",
 )
-def test_each_service_is_looked_after(services):
+def test_each_service_is_looked_after(compose):
     """restart, healthcheck and mem_limit. An anchor, x-app: &app, and <<: *app say it once for
     all."""
+    services = compose.services
     sentence = "Every service should have a restart policy, but it is missing in"
     assert_all(services, sentence, lambda service: service.has_restart_policy())
     sentence = "Every service should have a health check, but it is missing in"
     assert_all(services, sentence, lambda service: service.health_check())
     sentence = "Every service should have a limit on memory, but it is missing in"
     assert_all(services, sentence, lambda service: service.has_memory_limit())
-
-
-def asks_itself(worker):
-    """Return whether a worker's health check pings one worker alone."""
-    pattern = r"inspect\W+ping\b.*\s(-d|--destination)\b"
-    return re.search(pattern, str(worker.health_check()))
+    assert_dollars(compose)
+    assert_no_ping_for_others(compose)
 
 
 @no_worker
 @pytest.mark.step(
     "a worker's health check asks that worker alone, and a stop waits longer than a task may take",
-    "the-whole-app-in-containers",
+    "the-whole-app-in-one-file",
 )
-def test_workers_are_asked_and_waited_for(app, services):
+def test_workers_are_asked_and_waited_for(app, compose):
     """celery -A tasks inspect ping --destination celery@$$HOSTNAME. stop_grace_period is ten
     seconds unless you set it."""
-    sentence = "The health check should be `inspect ping` with --destination, but it isn't in"
-    assert_all(workers(services), sentence, asks_itself)
+    assert_worker_is_asked_alone(compose)
     longest = longest_limit(app)
 
     def waits_for_the_longest(worker):
         return worker.stop_grace_period() > longest
 
     sentence = f"stop_grace_period should be above {longest} s, the longest task, but it isn't in"
-    assert_all(workers(services), sentence, waits_for_the_longest)
+    assert_all(compose.workers(), sentence, waits_for_the_longest)
+
+
+def host_of(port):
+    """Return the address that an entry of `ports` is published on."""
+    if isinstance(port, dict):
+        return str(port.get("host_ip"))
+    return str(port).rpartition(":")[0]
 
 
 @pytest.mark.step(
-    "only the page and Flower are published, on 127.0.0.1", "the-whole-app-in-containers"
+    "only the page and Flower are published, on 127.0.0.1", "the-whole-app-in-one-file"
 )
-def test_what_is_published(services):
+def test_what_is_published(compose):
     """ports: ["127.0.0.1:8000:8000"]. Without the address, the port is open to the network."""
-    for service in services:
+    for service in compose.services:
         ports = service.given.get("ports") or []
-        if service.kind in ("page", "flower"):
+        if service.kind in ("page", "Flower"):
             assert ports, f"{service.name} should publish a port, but it publishes none."
         else:
             assert not ports, f"{service.name} should publish no port, but it publishes {ports}."
@@ -421,28 +402,43 @@ def assert_requires_password(service):
 
 
 @pytest.mark.step(
-    "Redis wants a password, which all get as a secret", "the-whole-app-in-containers"
+    "Redis wants a password and Flower a login; both are secrets, and in no image",
+    "the-whole-app-in-one-file",
 )
-def test_the_password_is_a_secret(services):
-    """secrets: [redis_password] in each service; Redis reads the file for its requirepass."""
-    sentence = "Every service should be given the secret, but it is missing in"
-    assert_all(services, sentence, lambda service: service.given.get("secrets"))
-    for service in services:
+def test_the_passwords_are_secrets(compose):
+    """secrets: [redis_password] in each service; Redis reads the file for its requirepass, and
+    Flower another for FLOWER_BASIC_AUTH or --basic-auth."""
+    for service in compose.services:
         if service.kind == "Redis":
             assert_requires_password(service)
-            continue
-        variables = str(service.given.get("environment", ""))
-        assert "REDIS_PASSWORD_FILE" in variables and "/run/secrets/" in variables, (
-            f"{service.name} should have REDIS_PASSWORD_FILE in its environment, a file of"
-            f" /run/secrets, but its environment is {variables or 'empty'}."
-        )
+        elif service.kind != "bank":
+            variables = service.variables()
+            assert "REDIS_PASSWORD_FILE" in variables and "/run/secrets/" in variables, (
+                f"{service.name} should have REDIS_PASSWORD_FILE in its environment, a file of"
+                f" /run/secrets, but its environment is {variables or 'empty'}."
+            )
+        if service.kind != "bank":
+            assert service.secrets(), f"{service.name} should be given the secret, but it isn't."
+        if service.kind == "Flower":
+            assert_flower_has_a_login(service)
+    assert_redis_is_asked_with_its_password(compose)
+    assert_image_has_no_password(compose)
 
 
-@pytest.mark.step("no service runs as root", "the-whole-app-in-containers")
-def test_who_runs(number, services):
+def assert_flower_has_a_login(service):
+    """Fail unless Flower reads a login from a secret."""
+    found = re.search(r"(FLOWER_BASIC_AUTH|basic.auth)\W+(\S+)", service.command)
+    assert found, f"{service.name} should ask for a login, with FLOWER_BASIC_AUTH or --basic-auth."
+    assert "/run/secrets/" in service.command, (
+        f"{service.name} should read its login from a secret, but its command has {found[2]!r}."
+    )
+
+
+@pytest.mark.step("no service runs as root", "the-whole-app-in-one-file")
+def test_who_runs(compose):
     """USER in the Dockerfile, after its last FROM, or user: in the service."""
-    for service in services:
-        user = service.user(find_folder(number))
+    for service in compose.services:
+        user = compose.user(service)
         assert user and user.partition(":")[0] not in ("root", "0"), (
             f"{service.name} should not run as root, but its user is {user or 'not set'}."
         )
@@ -450,7 +446,7 @@ def test_who_runs(number, services):
 
 @no_worker
 @pytest.mark.step(
-    "the tasks and the settings of chapter 13 are still there", "limits-for-everything"
+    "the tasks and the settings of chapter 13 are still there", "settings-for-a-server"
 )
 def test_what_chapter_13_had(app, number):
     """Nothing else changes in this chapter."""
@@ -509,6 +505,46 @@ def test_inspect_ping_with_a_destination_asks_one_worker(worker, app_under_test)
     )
 
 
+@pytest.mark.isolated(count=0, server=True)
+def test_a_task_by_tls(request, nodes, folder, app_under_test, tmp_path):
+    """A client and a worker use the broker and the result backend by TLS."""
+    if request.config.option.docker:
+        pytest.skip("a container doesn't reach the proxy: make test")
+    certificate = tmp_path / "redis.pem"
+    make_certificate(certificate)
+    with tls_in_front(app_under_test, certificate) as (_, variables):
+        env = variables | dict.fromkeys(URLS)
+        by_tls = AppUnderTest(nodes, folder, args=ALONE, env=env)
+        wait_until_ready(by_tls.workers[0])
+        found = run_python(folder, ADD_TWO, variables)
+        by_tls.close()
+    assert found == "8", f"add_request should return 8 by TLS, but it returned {found}"
+
+
+@pytest.mark.isolated(count=0, server=True)
+def test_whose_name_is_in_the_certificate(folder, app_under_test, tmp_path):
+    """The client of Celery 5.1 doesn't compare it with the host's."""
+    certificate = tmp_path / "elsewhere.pem"
+    make_certificate(certificate, "elsewhere", "127.0.0.2")
+    with tls_in_front(app_under_test, certificate) as (_, variables):
+        found = run_python(folder, PING, variables)
+    wanted = "IP address mismatch"
+    if PINNED:
+        wanted = "reached"
+    assert wanted in found, f"For another host's certificate, {wanted!r} should be in: {found}"
+
+
+def test_a_url_must_say_how_strict_tls_is():
+    for wanted in ("?ssl_cert_reqs=required", ""):
+        url = f"rediss://127.0.0.1:1/0{wanted}"
+        app = Celery(broker=url, backend=url, set_as_current=False)
+        if wanted:
+            assert app.backend, "A URL with ssl_cert_reqs should be accepted."
+            continue
+        with assert_raises(ValueError, f"{url} should be refused"):
+            print(app.backend)
+
+
 def count_commands(redis):
     return redis.info()["total_commands_processed"]
 
@@ -540,22 +576,60 @@ def test_what_a_waiting_message_costs_redis(app, app_under_test):
     )
 
 
-@pytest.mark.isolated(server=True)
-def test_what_a_worker_costs_redis(worker, app_under_test):
-    """It has six connections, and each process opens another with its first result."""
+@pytest.mark.isolated(server=True, args=["-c", "2"])
+def test_what_a_worker_costs_redis(worker, app, app_under_test):
+    """With mingle and gossip, as by default, an idle worker has ten connections.
+
+    Each process opens another with its first result.
+    """
     redis = app_under_test.broker.client
 
     def count_connections():
         return len(redis.client_list()) - 1  # without the test's own
 
-    wait_until(lambda: count_connections() >= 6, 5)
+    wait_until(lambda: count_connections() >= 10, 10)
     found = count_connections()
-    assert found == 6, f"An idle worker should have 6 connections, but it has {found}."
+    assert found == 10, f"An idle worker should have 10 connections, but it has {found}."
 
 
 @pytest.mark.isolated(server=True, count=0)
-def test_a_full_redis_refuses_a_task(app, app_under_test):
-    app_under_test.broker.client.config_set("maxmemory", 1)
+def test_a_full_redis(app, app_under_test):
+    """It refuses a task, and its workers die one after the other until it has more memory."""
+    redis = app_under_test.broker.client
+    results = [app.tasks[ADD].delay(number, number) for number in range(50)]
+    redis.config_set("maxmemory-policy", "noeviction")
+    redis.config_set("maxmemory", 1)
     sentence = "apply_async should raise OperationalError when Redis has no memory left"
     with assert_raises(OperationalError, sentence):
         app.tasks[ADD].apply_async((4, 4), retry=False)
+    for _ in range(2):
+        worker = app_under_test.add_worker(ALONE)
+        assert wait_until(lambda worker=worker: worker.status == "exited", 30), (
+            f"A worker should end when Redis is full, but it goes on:\n{worker.logs()}"
+        )
+        for text in ("Unrecoverable error", "maxmemory"):
+            assert text in worker.logs(), f"The worker should log {text!r}:\n{worker.logs()}"
+    redis.config_set("maxmemory", 0)
+    app_under_test.add_worker(ALONE)
+
+    def count_done():
+        states = [app.backend.get_task_meta(result.id)["status"] for result in results]
+        return states.count("SUCCESS")
+
+    # Each death may lose the message that the worker had just taken.
+    assert wait_until(lambda: count_done() >= 48, 30), (
+        f"With more memory, a worker should run at least 48 of 50 tasks, but it ran {count_done()}."
+    )
+
+
+@pytest.mark.isolated(server=True, count=0)
+def test_a_policy_that_evicts(app, app_under_test):
+    """It throws a whole queue away, because a queue is one key."""
+    redis = app_under_test.broker.client
+    for number in range(200):
+        app.tasks[ADD].delay(number, number)
+    redis.config_set("maxmemory-policy", "allkeys-lru")
+    redis.config_set("maxmemory", redis.info("memory")["used_memory"] - 100_000)
+    redis.set("another", "key")
+    left = redis.llen("celery")
+    assert left == 0, f"allkeys-lru should have evicted the queue, but {left} messages are left."

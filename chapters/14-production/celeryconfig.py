@@ -2,15 +2,25 @@
 
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 from celery.schedules import crontab
 
 
 def redis_url():
-    """Return the URL of Redis, from the host and the password file that the environment names."""
-    host, file = os.environ.get("REDIS_HOST", "127.0.0.1"), os.environ.get("REDIS_PASSWORD_FILE")
-    password = f":{Path(file).read_text().strip()}@" if file else ""
-    return f"redis://{password}{host}:6379/0"
+    """Return the URL of Redis that the environment describes, or else this machine's."""
+    host = os.environ.get("REDIS_HOST", "127.0.0.1")
+    port = os.environ.get("REDIS_PORT", "6379")
+    password_file = os.environ.get("REDIS_PASSWORD_FILE")
+    ca_file = os.environ.get("REDIS_CA_FILE")
+    login = ""
+    if password_file:
+        password = Path(password_file).read_text().strip()
+        login = f":{quote(password, safe='')}@"
+    if ca_file:
+        tls = f"ssl_cert_reqs=required&ssl_ca_certs={quote(ca_file, safe='')}"
+        return f"rediss://{login}{host}:{port}/0?{tls}"
+    return f"redis://{login}{host}:{port}/0"
 
 
 broker_url = redis_url()
@@ -19,25 +29,23 @@ result_backend = redis_url()
 # Redis forgets a result after an hour. Celery's own default is a day.
 result_expires = 3600
 
-# A process that can't reach Redis keeps its result, and tries again until it can.
-result_backend_always_retry = True
-
 # The worker acknowledges a message when its task has finished, and gives it back when the task's
 # process is killed. So each task must be safe to run twice.
 task_acks_late = True
 task_reject_on_worker_lost = True
 
 # In seconds. Every task gets an exception after the first, and its process is killed after the
-# second.
+# second. Nothing can stop a thread: for rates, the limit is the timeout in libs/rates.py.
 task_soft_time_limit = 10
 task_time_limit = 20
 
-# In seconds. A message that isn't acknowledged by then is handed out again. Keep it above any
-# retry's delay, and above the time of the four tasks that a worker holds for each of its processes.
+# In seconds. Redis hands a message out again that a worker has held for so long: while it waits in
+# the worker, while it waits for its ETA or its retry, and while it runs. Keep this above the sum:
+# a worker takes four messages for each process, and each may run for 20 seconds.
 broker_transport_options = {"visibility_timeout": 100}
 
-# A process of the pool is replaced after so many tasks, or when it has more memory than this, in
-# KiB.
+# A process of the pool is replaced after so many tasks, or when it has used more memory than this,
+# in KiB.
 worker_max_tasks_per_child = 1000
 worker_max_memory_per_child = 150_000
 

@@ -47,7 +47,7 @@ class Blocks(SphinxTransform):
             return
         path = Path(label.astext())
         caption = strong.children
-        if block["language"] in ("python", "yaml") and path.parts[0] == "chapters":
+        if block["language"] in ("python", "sh", "yaml") and path.parts[0] == "chapters":
             caption = [nodes.reference("", "", *caption, refuri=self.page_of(path))]
         elif "Traceback (" in block.astext() and block["language"] != "pycon":
             block["language"] = "pytb"

@@ -9,13 +9,7 @@ from libs import ledger
 from tasks.celery import app
 
 
-@app.task(
-    autoretry_for=(OperationalError,),
-    retry_backoff=True,
-    max_retries=3,
-    soft_time_limit=10,
-    time_limit=20,
-)
+@app.task(autoretry_for=(OperationalError,), retry_backoff=True, max_retries=3)
 def enter_request(key, amount):
     """Enter an amount under a key, unless the key is there already; return the balance."""
     logger.info("asked: {}: {}", key, amount)
@@ -24,7 +18,7 @@ def enter_request(key, amount):
     return balance
 
 
-@app.task(autoretry_for=(OperationalError,), retry_backoff=True, soft_time_limit=10, time_limit=20)
+@app.task(autoretry_for=(OperationalError,), retry_backoff=True)
 def interest_request(rate):
     """Enter today's interest, unless it is there already; return the balance."""
     day = datetime.now(UTC).date().isoformat()

@@ -7,14 +7,7 @@ from libs.rates import BankBusy, BankError
 from tasks.celery import app
 
 
-@app.task(
-    bind=True,
-    autoretry_for=(BankError,),
-    retry_backoff=True,
-    max_retries=3,
-    soft_time_limit=10,
-    time_limit=20,
-)
+@app.task(bind=True, autoretry_for=(BankError,), retry_backoff=True, max_retries=3)
 def rate_request(self, currency):
     """Return how much of a currency one euro buys."""
     logger.info("asked: {}", currency)
