@@ -213,15 +213,8 @@ def test_a_redbeat_that_has_lost_its_lock_exits(app_under_test, redbeat):
     )
 
 
-@pytest.mark.parametrize(
-    "variables, wanted",
-    [
-        ({"REDIS_PORT": "6399"}, "redis://127.0.0.1:6399/0"),
-        ({"CELERY_BROKER_URL": "redis://127.0.0.1:6398/1"}, "redis://127.0.0.1:6398/1"),
-    ],
-)
-@a_copy_without_worker
-def test_redbeat_uses_the_server_of_the_app(app_under_test, redbeat, variables, wanted):
+def find_redbeat_url(app_under_test, variables):
+    """Return the URL that RedBeat uses with these variables and no others of Celery or Redis."""
     program = (
         "from tasks.celery import app\n"
         "from redbeat.schedulers import RedBeatConfig\n"
@@ -235,19 +228,28 @@ def test_redbeat_uses_the_server_of_the_app(app_under_test, redbeat, variables, 
         text=True,
         check=True,
     )
-    found = shown.stdout.strip()
+    return shown.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "variables, wanted",
+    [
+        ({"REDIS_PORT": "6399"}, "redis://127.0.0.1:6399/0"),
+        ({"CELERY_BROKER_URL": "redis://127.0.0.1:6398/1"}, "redis://127.0.0.1:6398/1"),
+    ],
+)
+@a_copy_without_worker
+def test_redbeat_uses_the_server_of_the_app_if_told(app_under_test, redbeat, variables, wanted):
+    found = find_redbeat_url(app_under_test, variables)
     assert found == wanted, f"With {variables}, RedBeat should use {wanted}, but it uses {found}."
+    module = app_under_test.folder / "tasks" / "celery.py"
+    module.write_text(module.read_text().replace(REDBEAT, ""))
+    found = find_redbeat_url(app_under_test, variables)
+    assert found == "redis://127.0.0.1:6379/0", (
+        f"On its own, RedBeat should ignore {variables}, but it uses {found}."
+    )
 
 
 @pytest.mark.isolated(copy=True, args=["-B", *ALONE])
 def test_a_worker_with_B_brings_a_beat(celery_setup):
     celery_setup.worker.wait_for_log("beat: Starting...", timeout=30)
-
-
-@a_copy_without_worker
-def test_redbeat_ignores_the_variable(app, app_under_test):
-    redbeat = pytest.importorskip("redbeat.schedulers", reason=REDBEAT_MISSING)
-    found = redbeat.RedBeatConfig(app).redis_url
-    assert found == "redis://127.0.0.1:6379/0", (
-        f"RedBeat should use the broker_url of celeryconfig.py, but it uses {found}."
-    )

@@ -26,8 +26,8 @@ task_create_missing_queues = False
 task_routes = {"tasks.ledger.*": {"queue": "ledger"}, "tasks.rates.*": {"queue": "rates"}}
 
 # What beat sends, and when: every day at 4:00, UTC. A message expires after twelve hours. That is
-# longer than the visibility timeout, so what a killed worker held can still run, and it ends on
-# the same day.
+# longer than the visibility timeout, so what a killed worker held can still run, and what was sent
+# at 4:00 can't run on the next day.
 beat_schedule = {
     "rent": {
         "task": "tasks.ledger.rent_request",
