@@ -11,6 +11,7 @@ from pathlib import Path
 from course import progress
 from course.chapters import (
     CHAPTERS,
+    ELSEWHERE,
     GENERATED,
     NOT_CODE,
     PREVIOUS,
@@ -24,7 +25,8 @@ from course.chapters import (
 
 def copy(source, folder):
     """Copy an app, without its lesson, and what is the lesson's, generated, hidden or written."""
-    ignored = shutil.ignore_patterns("README.md", "experiments.py", *GENERATED, *NOT_CODE)
+    not_own = ("README.md", "experiments.py", *ELSEWHERE, *GENERATED)
+    ignored = shutil.ignore_patterns(*not_own, *NOT_CODE)
     shutil.copytree(source, folder, ignore=ignored, dirs_exist_ok=True)
 
 

@@ -5,7 +5,7 @@ import fnmatch
 import math
 import re
 
-from course.chapters import NOT_CODE, PREVIOUS, ROOT, number_of
+from course.chapters import ELSEWHERE, NOT_CODE, PREVIOUS, ROOT, number_of
 from course.lesson import UNDO
 
 # Seconds.
@@ -23,7 +23,7 @@ NOT_PROSE = re.compile(r"^```.*?^```$|^<!--.*?-->$", re.MULTILINE | re.DOTALL)
 EXERCISE = re.compile(r"\n## Your turn\n(.*?)(?=\n## |\Z)", re.DOTALL)
 STEP_LINE = re.compile(r"^\d+\. ", re.MULTILINE)
 # A reader copies or skips these.
-NOT_TYPED = ("README.md", "*.html", "*.svg", "systemd", "kubernetes", *NOT_CODE)
+NOT_TYPED = ("README.md", "*.html", "*.svg", *ELSEWHERE, *NOT_CODE)
 
 
 def read_minutes(lesson):
