@@ -1,4 +1,4 @@
-"""Run a folder's tests, and if they pass, again with each bug: mutants.py REPORTS SECONDS BUG...
+"""Run a folder's tests, and again with each bug: mutants.py REPORTS SECONDS BUG...
 
 pytest collects the tests of the current folder once. Each run is a fork of that process, because
 importing Celery and collecting takes longer than such tests. A run ends at its first failure, or at
@@ -15,6 +15,7 @@ import signal
 import sys
 from importlib import import_module
 from importlib.metadata import entry_points
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,7 @@ RUNS_AT_A_TIME = (os.cpu_count() or 1) + 1
 # Forks can't share a file that captures their output. A native traceback takes the least time.
 OPTIONS = ["-s", "-n0", "--tb=native", "-p", "no:cacheprovider", "-o", "faulthandler_timeout=0"]
 OPTIONS += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
-# The statuses with which a run ends.
-PASSED = 70
-FAILED = 71
+REPORTED = 70  # the status of a run that has reported
 
 
 class Mutants:
@@ -63,8 +62,7 @@ class Mutants:
         signal.alarm(0)
         gc.freeze()  # a fork that collects garbage would copy all that was imported here
         running = {self.fork(session, ""): ""}
-        if self.wait(running) != PASSED:
-            return True
+        sys.path.append(os.getcwd())  # bugs.py needs the app, even if no test does
         self.plants = runpy.run_path(str(BUGS))
         for bug in self.bugs:
             if len(running) == RUNS_AT_A_TIME:
@@ -82,13 +80,12 @@ class Mutants:
         return pid
 
     def wait(self, running):
-        """Wait until a run has ended; return its status."""
+        """Wait until a run has ended."""
         pid, status = os.wait()
         bug = running.pop(pid)
         status = os.waitstatus_to_exitcode(status)
-        if status not in (PASSED, FAILED):
+        if status != REPORTED:
             self.report(bug, "a test", f"it ended its process with status {status}")
-        return status
 
     # In each process
 
@@ -110,7 +107,7 @@ class Mutants:
     def end(self, failed="", why=""):
         """Report this run and end its process, without waiting for a worker."""
         self.report(self.bug, failed, why)
-        os._exit(FAILED if failed else PASSED)
+        os._exit(REPORTED)
 
     def limit(self):
         """Begin to count the seconds that a test may take."""
@@ -131,7 +128,7 @@ class Mutants:
         try:
             if bug:
                 self.plants[bug]()
-            for item, next_item in zip(session.items, [*session.items[1:], None], strict=True):
+            for item, next_item in pairwise([*session.items, None]):
                 item.ihook.pytest_runtest_protocol(item=item, nextitem=next_item)
             self.end()
         finally:  # only an exception leads here
@@ -161,7 +158,7 @@ def main(reports, seconds, *bugs):
     by_name("cache")  # this looks for the backends of other packages, too
     for plugin in entry_points(group="pytest11"):
         plugin.load()
-    sys.path[0] = os.getcwd()  # the app, and no modules from this file's folder
+    del sys.path[0]  # the tests must not import modules from this file's folder
     mutants = Mutants(int(reports), int(seconds), bugs)
     mutants.limit()
     pytest.main(OPTIONS, plugins=[mutants])
