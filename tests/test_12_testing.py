@@ -292,7 +292,9 @@ def test_star_yesterday(runs):
 
 
 @pytest.mark.star(
-    "they catch a refused connection that isn't a `BankError`", "a-bank-for-the-tests"
+    "they catch a `rate` that raises ConnectionRefusedError, and no BankError, where no bank"
+    " listens",
+    "a-bank-for-the-tests",
 )
 def test_star_refused(runs):
     """Set rates.BANK_URL to a port where nothing listens; and rates.own, which keeps the connection
@@ -390,7 +392,8 @@ def test_containers(request, folder):
         pytest.skip("needs a Docker engine: make test-docker")
     from support import containers
 
-    output = run_pytest(folder, "tests/test_containers.py", TEST_IMAGE=containers.IMAGE)
+    words = ["tests/test_containers.py", "-o", "faulthandler_timeout=300"]
+    output = run_pytest(folder, *words, TEST_IMAGE=containers.IMAGE)
     assert "1 passed" in output, (
         f"A test should kill a worker in its container and pass, but pytest printed: {output}"
     )
