@@ -122,7 +122,7 @@ print(*sqlite3.connect("ledger.db").execute(query).fetchone())
 """
 REMOVE = """cd {folder}
 docker compose down --volumes
-docker rmi --force $(docker images --quiet {image})
+docker rmi --force --no-prune $(docker images --quiet {image})
 """
 
 

@@ -17,6 +17,7 @@ from kombu.exceptions import OperationalError
 from support.assertions import (
     assert_raises,
     assert_result,
+    longest_limit,
     suggest_setting,
     wait_until_ready,
 )
@@ -79,20 +80,6 @@ def assert_all(services, sentence, condition):
     """Fail with this sentence and the names of the services that don't meet the condition."""
     wrong = [service.name for service in services if not condition(service)]
     assert not wrong, f"{sentence}: {', '.join(wrong)}."
-
-
-def hard_limit(app, name):
-    return app.tasks[name].time_limit or app.conf.task_time_limit
-
-
-def longest_limit(app):
-    """Return the longest time that a task of the app may take, in seconds, or fail."""
-    limits = []
-    for name in own_tasks(app):
-        limit = hard_limit(app, name)
-        assert limit, f"Every task should have a hard time limit, but {name} has none."
-        limits.append(limit)
-    return max(limits)
 
 
 def test_lesson(request, lesson):
@@ -220,7 +207,7 @@ def test_every_task_has_limits(app):
     """task_soft_time_limit and task_time_limit in celeryconfig.py are for all tasks that have none
     of their own."""
     for name in own_tasks(app):
-        hard = hard_limit(app, name)
+        hard = app.tasks[name].time_limit or app.conf.task_time_limit
         assert hard, f"Every task should have a hard time limit, but {name} has none."
         soft = app.tasks[name].soft_time_limit or app.conf.task_soft_time_limit
         assert soft and soft < hard, (
@@ -454,6 +441,25 @@ def test_what_chapter_13_had(app, number):
     assert_carried_settings(app, number)
 
 
+@pytest.mark.isolated(args=["-X", "celery", *ALONE])
+@pytest.mark.star(
+    "`alarm_request(limit)` returns the names of the queues in which more than `limit` messages are"
+    " waiting, whatever their priority, and it answers while `celery` is full",
+    "fridays-queue",
+)
+def test_star_alarm(worker, app):
+    """lengths() counts. And which queue does the alarm itself wait in? @app.task(queue=...) names
+    another."""
+    for number in range(4):
+        app.tasks[ADD].apply_async((number, number), priority=9)
+    names = [name for name in own_tasks(app) if name.endswith(".alarm_request")]
+    assert names, "There should be a task alarm_request, but the app has none."
+    result = app.tasks[names[0]].delay(3)
+    assert_result("alarm_request.delay(3), while 4 messages wait in celery,", result, ["celery"])
+    result = app.tasks[names[0]].delay(4)
+    assert_result("alarm_request.delay(4), while 4 messages wait in celery,", result, [])
+
+
 # What follows is about Celery itself, and about the machine.
 
 
@@ -492,6 +498,13 @@ def test_autoscale_goes_down_too(worker, app):
     assert wait_until(lambda: count_processes() == 1, 30), (
         f"An idle worker should keep one process, but it keeps {count_processes()}."
     )
+
+
+def test_an_argument_that_a_worker_doesnt_know(worker, app):
+    """Its message is from a newer client."""
+    result = app.send_task(ADD, (4, 4), {"precision": 2})
+    with assert_raises(TypeError, "A task that gets an unknown argument should raise TypeError"):
+        result.get(timeout=10)
 
 
 def test_inspect_ping_with_a_destination_asks_one_worker(worker, app_under_test):

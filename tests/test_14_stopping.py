@@ -150,12 +150,7 @@ def test_a_message_that_arrives_after_cancel_consumer(worker, app, redis):
     assert count == 1, f"After cancel_consumer, one message should be left, but {count} are."
 
 
-@pytest.mark.isolated(
-    server=True,
-    slow_tasks=True,
-    args=ONE_PROCESS,
-    settings={"result_backend_always_retry": True},
-)
+@pytest.mark.isolated(server=True, slow_tasks=True, args=ONE_PROCESS)
 def test_a_result_while_redis_is_down(request, worker, app, app_under_test):
     if request.config.option.docker:
         pytest.skip("it kills a process of this machine: make test")
