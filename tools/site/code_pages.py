@@ -1,19 +1,30 @@
 """The pages of a chapter's files and of what changed in it, made from what git has."""
 
+import re
 import subprocess
 import sys
+from difflib import SequenceMatcher
+from html import escape
+from itertools import groupby, zip_longest
+from operator import itemgetter
 from pathlib import Path
 
 from docutils import nodes
 from pygments.lexers import TextLexer, find_lexer_class_for_filename
+from pygments.token import STANDARD_TYPES
 
 from course.chapters import CHAPTERS, PREVIOUS, ROOT, number_of
 
+FOLLOWING = {previous: chapter for chapter, previous in PREVIOUS.items()}
+CONTEXT = 3  # lines around a change
+SIMILAR = 0.5  # lines of which half is alike
+PART = re.compile(r"(class|def) |\w+ = [\[({]|\w+:$")
 
-def git(*command, folder=ROOT):
-    """Return what a command of git prints in a folder; exit with a sentence if it fails."""
+
+def git(*command):
+    """Return what a command of git prints; exit with a sentence if it fails."""
     run = subprocess.run(
-        ["git", "-C", folder, "-c", "core.quotePath=off", *command],
+        ["git", "-C", ROOT, "-c", "core.quotePath=off", *command],
         capture_output=True,
         encoding="utf-8",
         errors="replace",
@@ -35,74 +46,150 @@ def require_commit():
 def find_files(chapter):
     """Return the paths of the files that git has or would add, without the lesson."""
     folder = ROOT / "chapters" / chapter
-    command = ["ls-files", "--cached", "--others", "--exclude-standard", "--", ".", ":!README.md"]
-    names = git(*command, folder=folder).splitlines()
+    listing = ["ls-files", "--cached", "--others", "--exclude-standard"]
+    names = git("-C", str(folder), *listing, "--", ".", ":!README.md").splitlines()
     return [Path(name) for name in names if (folder / name).is_file()]
 
 
-def draw_growth():
-    """Return the trees of all chapters' files, side by side, with what is new in bold."""
-    trees = ""
-    previous = set()
-    for chapter in CHAPTERS:
-        paths = {}  # a set in the order of its tree
-        for file in find_files(chapter):
-            for path in (*reversed(file.parents), file):
-                paths[path] = True
-        trees += "<pre>"
-        for path in paths:
-            name = path.name or chapter
-            if path not in previous:
-                name = f"<strong>{name}</strong>"
-            trees += "  " * len(path.parts) + name + "\n"
-        trees += "</pre>"
-        previous = set(paths)
-    region = 'class="growth" tabindex="0" role="region" aria-label="Files of the chapters"'
-    return f"<div {region}>{trees}</div>"
+def find_lexer(name):
+    lexer = find_lexer_class_for_filename(Path(name).name) or TextLexer
+    return lexer(stripnl=False)
 
 
-def find_changes(chapter):
-    """Yield the name, a remark and the difference of each file that changed in a chapter."""
+def split_lines(text, name):
+    """Return the lines of a file, each a list of its words: pairs of a CSS class and a text."""
+    lines = [[]]
+    for kind, value in find_lexer(name).get_tokens(text):
+        while kind not in STANDARD_TYPES:
+            kind = kind.parent
+        for word in re.findall(r"\n|\w+|\W", value):
+            if word == "\n":
+                lines.append([])
+            else:
+                lines[-1].append((STANDARD_TYPES[kind], word))
+    return lines
+
+
+def draw_line(sign, words, others=None):
+    """Return the HTML of a line, with marks on what a similar other line doesn't have."""
+    html = ""
+    matcher = SequenceMatcher(None, words, others or words, autojunk=False)
+    for kind, start, end, _, _ in matcher.get_opcodes():
+        tag = "span"
+        if kind != "equal" and matcher.ratio() > SIMILAR:
+            tag = "mark"
+        for name, group in groupby(words[start:end], key=itemgetter(0)):
+            text = "".join(word for _, word in group)
+            html += f'<{tag} class="{name}">{escape(text)}</{tag}>'
+    name = {"+": "gi", "-": "gd"}.get(sign, "")
+    return f'<span class="line {name}">{sign}{html}\n</span>'
+
+
+def compare(old, new, name):
+    """Return the HTML of what differs between two texts of a file."""
+    before, after = split_lines(old, name), split_lines(new, name)
+    html = ""
+    matcher = SequenceMatcher(None, old.splitlines(), new.splitlines(), autojunk=False)
+    for hunk in matcher.get_grouped_opcodes(CONTEXT):
+        first = hunk[0][3]
+        parts = [line for line in new.splitlines()[:first] if PART.match(line)]
+        heading = f"line {first + 1}  {''.join(parts[-1:])}"
+        html += f'<span class="line gu">{escape(heading)}\n</span>'
+        for kind, i, i_end, j, j_end in hunk:
+            removed, added = before[i:i_end], after[j:j_end]
+            if kind == "equal":
+                html += "".join(draw_line(" ", words) for words in added)
+                continue
+            for words, others in zip_longest(removed, added[: len(removed)]):
+                html += draw_line("-", words, others)
+            for words, others in zip_longest(added, removed[: len(added)]):
+                html += draw_line("+", words, others)
+    return f'<div class="highlight"><pre>{html}</pre></div>'
+
+
+def list_changes(chapter):
+    """Return each change of a file in a chapter: git's letter, the old path and the new one."""
     trees = [f"HEAD:chapters/{PREVIOUS[chapter]}", f"HEAD:chapters/{chapter}"]
-    for line in git("diff", "-M", "--name-status", *trees, "--", ".", ":!README.md").splitlines():
-        kind, *paths = line.split("\t")
-        remark = {"A": "New file", "D": "Deleted file"}.get(kind, "")
-        if kind.startswith("R"):
-            remark = f"Similarity index {int(kind[1:])}%"
-        # Plain, whatever the user's settings are.
-        options = ["-M", "--no-color", "--no-ext-diff"]
-        _, mark, hunks = git("diff", *options, *trees, "--", *paths).partition("\n@@ ")
-        yield " → ".join(paths), remark, f"{mark}{hunks}", "diff"
+    listing = git("diff", "-M", "--name-status", *trees, "--", ".", ":!README.md")
+    changes = []
+    for line in listing.splitlines():
+        kind, old, *new = line.split("\t")
+        changes.append((kind[0], old, *(new or [old])))
+    return changes
 
 
-def find_contents(chapter):
-    """Yield the name, a remark, the text and the language of each file of a chapter."""
+def draw_tree(chapter):
+    """Return the tree of a chapter's files, with + at what is new and − at what is gone."""
+    signs = {}
+    for kind, old, new in list_changes(chapter):
+        signs[old] = "−"
+        signs[new] = {"M": "±", "D": "−"}.get(kind, "+")
+    tree = ""
+    folders = {Path()}
+    for name in sorted({str(path) for path in find_files(chapter)} | signs.keys()):
+        path = Path(name)
+        for folder in reversed(path.parents):
+            if folder not in folders:
+                folders.add(folder)
+                tree += f"{'  ' * len(folder.parts)}{folder.name}/\n"
+        text = escape(path.name)
+        if name in signs:
+            text = f'<a href="#{nodes.make_id(name)}">{text}</a>'
+        indent = "  " * (len(path.parts) - 1)
+        tree += f"<b>{signs.get(name, ' ')}</b> {indent}{text}\n"
+    return f'<pre class="tree">{tree}</pre>'
+
+
+def find_changes(app, chapter):
+    """Yield the name, a remark and the HTML of each file that changed in a chapter."""
+    for kind, old, new in list_changes(chapter):
+        remark = {"A": "New file", "D": "Deleted file", "R": f"Was {old}"}.get(kind, "")
+        if kind == "A":
+            yield new, remark, highlight(app, new, git("show", f"HEAD:chapters/{chapter}/{new}"))
+            continue
+        texts = [git("show", f"HEAD:chapters/{PREVIOUS[chapter]}/{old}"), ""]
+        if kind != "D":
+            texts[1] = git("show", f"HEAD:chapters/{chapter}/{new}")
+        html = ""
+        if texts[0] != texts[1] and kind != "D":
+            html = compare(*texts, new)
+        yield new, remark, html
+
+
+def highlight(app, name, text):
+    """Return the HTML of a file."""
+    if not text:
+        return "<p>Empty</p>"
+    return app.builder.highlighter.highlight_block(text, find_lexer(name).aliases[0], force=True)
+
+
+def find_contents(app, chapter):
+    """Yield the name, a remark and the HTML of each file of a chapter."""
     for path in find_files(chapter):
         text = (ROOT / "chapters" / chapter / path).read_text()
-        remark = "" if text else "Empty"
-        lexer = find_lexer_class_for_filename(path.name) or TextLexer
-        yield str(path), remark, text, lexer.aliases[0]
+        yield str(path), "", highlight(app, str(path), text)
 
 
-def make_page(app, title, place, sections):
+def make_page(title, place, sections):
     """Return what the template of a page of code needs."""
     parts = []
-    for name, remark, code, language in sections:
-        if code:
-            code = app.builder.highlighter.highlight_block(code, language, force=True)
-        part = {"id": nodes.make_id(name), "name": name, "remark": remark}
-        parts.append(part | {"code": code, "language": language})
+    for name, remark, code in sections:
+        parts.append({"id": nodes.make_id(name), "name": name, "remark": remark, "code": code})
     return {"title": title, "place": place, "sections": parts}
 
 
 def collect_pages(app):
     """Yield the pages of code. They are no documents, so that search finds lessons alone."""
-    for chapter in CHAPTERS:
-        lesson = app.env.titles[f"chapters/{chapter}/README"].astext()
+    titles = {name: app.env.titles[f"chapters/{name}/README"].astext() for name in CHAPTERS}
+    for chapter, title in titles.items():
         folder = f"chapters/{chapter}"
-        page = make_page(app, f"{lesson}: files", folder, find_contents(chapter))
+        page = make_page(f"{title}: files", folder, find_contents(app, chapter))
         yield f"{folder}/files", page, "code.html"
         if chapter in PREVIOUS:
             command = f"make chapter-{number_of(chapter)}-diff"
-            page = make_page(app, f"{lesson}: what changed", command, find_changes(chapter))
+            page = make_page(f"{title}: what changed", command, find_changes(app, chapter))
+            page["tree"] = draw_tree(chapter)
+            for way, name in (("prev", PREVIOUS[chapter]), ("next", FOLLOWING.get(chapter))):
+                if name in PREVIOUS:
+                    page[way] = {"link": f"../{name}/difference.html", "title": titles[name]}
             yield f"{folder}/difference", page, "code.html"

@@ -100,8 +100,8 @@ def make_front(text):
     for part, rows in re.findall(r"^### (.+)\n([^#]*)", text, re.MULTILINE):
         lists[part] = re.findall(r"\((chapters/\d[^)]*)\.md\)", rows)
     lists["Help"] = ["chapters/*", "docs/*"]
-    growth = code_pages.draw_growth()
-    text += f"\n## How the app grows\n\nWhat is new in a chapter is in bold.\n\n{growth}\n"
+    link = f'<a href="chapters/{CHAPTERS[1]}/difference.html">'
+    text = text.replace("in a dozen lines.", f"in a dozen lines, as {link}its page</a> does.")
     for caption, pages in lists.items():
         names = "\n".join(pages)
         text += f"\n```{{toctree}}\n:hidden:\n:glob:\n:caption: {caption}\n\n{names}\n```\n"
@@ -112,7 +112,7 @@ def add_to_context(app, page, template, context, doctree):
     """Give the templates a chapter's views and what other sites show of a page."""
     for way in ("prev", "next"):
         neighbour = context.get(way)
-        if neighbour and not ("README" in page and "README" in neighbour["link"]):
+        if doctree and neighbour and not ("README" in page and "README" in neighbour["link"]):
             context[way] = None
     folder, _, view = page.rpartition("/")
     chapter = folder.removeprefix("chapters/")
