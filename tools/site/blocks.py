@@ -1,10 +1,13 @@
 """What becomes of a lesson's blocks, links and tables."""
 
+import re
 from pathlib import Path
+from zlib import crc32
 
 import mermaidx
 import replay
 from docutils import nodes
+from pygments.formatters import HtmlFormatter
 from sphinx import addnodes
 from sphinx.transforms import SphinxTransform
 
@@ -19,6 +22,20 @@ DIAGRAMS = {
     },
     "flowchart": {"rankSpacing": 35, "nodeSpacing": 25, "padding": 8, "wrappingWidth": 300},
 }
+
+
+class Lines(HtmlFormatter):
+    """Makes a box of each line, so that the rest of a line that wraps is indented."""
+
+    def wrap(self, source):
+        return super().wrap((is_code, make_line(html)) for is_code, html in source)
+
+
+def make_line(html, name=""):
+    """Return a line of code as a box that knows its indent."""
+    text = re.sub("<.*?>", "", html)
+    indent = len(text) - len(text.lstrip())
+    return f'<span class="line {name}" style="--indent: {indent}ch">{html}</span>'
 
 
 class Blocks(SphinxTransform):
@@ -91,7 +108,7 @@ def add_replay(comment):
 def draw(diagram):
     """Return a Mermaid diagram as a picture."""
     svg = mermaidx.render(diagram.astext(), theme="default", config=DIAGRAMS).svg()
-    svg = svg.replace("my-svg", f"diagram-{diagram.line}")
+    svg = svg.replace("my-svg", f"diagram-{crc32(diagram.astext().encode())}")
     # Sphinx's script marks the words of a search, which would break these.
     for tag in ("title", "desc", "style"):
         svg = svg.replace(f"<{tag}", f'<{tag} class="nohighlight"')

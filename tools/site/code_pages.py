@@ -9,6 +9,7 @@ from itertools import groupby, zip_longest
 from operator import itemgetter
 from pathlib import Path
 
+from blocks import make_line
 from docutils import nodes
 from pygments.lexers import TextLexer, find_lexer_class_for_filename
 from pygments.token import STANDARD_TYPES
@@ -82,7 +83,7 @@ def draw_line(sign, words, others=None):
             text = "".join(word for _, word in group)
             html += f'<{tag} class="{name}">{escape(text)}</{tag}>'
     name = {"+": "gi", "-": "gd"}.get(sign, "")
-    return f'<span class="line {name}">{sign}{html}\n</span>'
+    return make_line(f"{sign}{html}\n", name)
 
 
 def compare(old, new, name):
@@ -94,7 +95,7 @@ def compare(old, new, name):
         first = hunk[0][3]
         parts = [line for line in new.splitlines()[:first] if PART.match(line)]
         heading = f"line {first + 1}  {''.join(parts[-1:])}"
-        html += f'<span class="line gu">{escape(heading)}\n</span>'
+        html += make_line(f"{escape(heading)}\n", "gu")
         for kind, i, i_end, j, j_end in hunk:
             removed, added = before[i:i_end], after[j:j_end]
             if kind == "equal":
@@ -179,7 +180,7 @@ def make_page(title, place, sections):
 
 
 def collect_pages(app):
-    """Yield the pages of code. They are no documents, so that search finds lessons alone."""
+    """Yield pages that are no documents, so that search doesn't find them."""
     titles = {name: app.env.titles[f"chapters/{name}/README"].astext() for name in CHAPTERS}
     for chapter, title in titles.items():
         folder = f"chapters/{chapter}"

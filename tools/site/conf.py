@@ -9,17 +9,20 @@ from pathlib import Path
 
 import novasvg
 from docutils import nodes
+from sphinx.highlighting import PygmentsBridge
+from sphinx.search.en import SearchEnglish
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
+import book
 import code_pages
-from blocks import Blocks
+from blocks import Blocks, Lines
 
 from course.chapters import CHAPTERS, PREVIOUS, ROOT
 
 html_title = "Celery, one step at a time"
 
-extensions = ["myst_parser", "sphinx_copybutton"]
+extensions = ["myst_parser"]
 include_patterns = ["*.md", "*/*.md", "chapters/*/README.md", "chapters/*/*/README.md"]
 exclude_patterns = [".*", "my", "tools/tags.md"]  # that is the README.md of the tags
 root_doc = "README"
@@ -30,9 +33,9 @@ myst_slug_func = nodes.make_id
 
 html_theme = "furo"
 html_favicon = "icon.svg"
-html_static_path = ["site.css", "replay.css", "replay.js"]
+html_static_path = ["site.css", "site.js", "search.js", "replay.css", "replay.js"]
 html_css_files = ["site.css", "replay.css"]
-html_js_files = [("replay.js", {"defer": "defer"})]
+html_js_files = [("replay.js", {"defer": "defer"}), ("site.js", {"defer": "defer"})]
 html_use_index = False
 html_copy_source = False
 html_show_copyright = False
@@ -65,11 +68,10 @@ html_theme_options = {
     },
 }
 
-# What is typed is copied, without the prompt; a log, a list, a difference and ^C are for reading.
-copybutton_selector = ".terminal pre:is(:has(.gp), .highlight-pytb pre)"
-copybutton_prompt_text = r">>> |\.\.\. |\$ "
-copybutton_prompt_is_regexp = True
-
+# docs/picture.svg as a card of the size that others show.
+CARD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1200 630">
+<rect width="1200" height="630" fill="#161b22"/><g transform="translate(150 20) scale(1.234)">{}</g>
+</svg>"""
 # What a chapter has, in the order of the links above it.
 VIEWS = {"README": "Lesson", "difference": "What changed", "files": "Files"}
 
@@ -120,31 +122,60 @@ def add_to_context(app, page, template, context, doctree):
     context["views"] = dict(VIEWS) if chapter in CHAPTERS else {}
     if chapter not in PREVIOUS:
         context["views"].pop("difference", None)
-    if doctree and context["pageurl"]:
-        description = doctree.next_node(nodes.paragraph).astext()
-        context["about"] = {
-            "title": app.env.titles[page].astext(),
-            "url": context["pageurl"],
-            "description": " ".join(description.split()),
-            "image": f"{app.config.html_baseurl}_static/card.png",
-        }
+    # A folder's address is shorter than its README.html.
+    context["pageurl"] = re.sub(r"README\.html$", "", context["pageurl"] or "")
+    context["about"] = [("name", "page", f"{page}.html")]
+    if doctree:
+        title = app.env.titles[page].astext()
+        description = " ".join(doctree.next_node(nodes.paragraph).astext().split())
+        context["about"] += [
+            ("name", "description", description),
+            ("property", "og:type", "website"),
+            ("property", "og:title", title),
+            ("property", "og:description", description),
+            ("property", "og:url", context["pageurl"]),
+            ("property", "og:image", f"{app.config.html_baseurl}_static/card.png"),
+        ]
+
+
+class Words(SearchEnglish):
+    """Finds names by their parts, as acks_late finds task_acks_late. Both sides split alike."""
+
+    _word_re = re.compile(r"[^\W_]+")
+    js_splitter_code = "var splitQuery = text => text.match(/[\\p{L}\\p{N}]+/gu) ?? [];"
+
+
+def collect_pages(app):
+    """Yield the book, and what a server shows for a page that isn't there."""
+    yield "book", {"title": "The whole course", "body": book.bind(app.outdir)}, "page.html"
+    body = (
+        '<h1>There is no such page</h1><p>The <a href="README.html">first page</a> lists them.</p>'
+    )
+    yield "404", {"title": "There is no such page", "body": body}, "page.html"
 
 
 def add_files(app, failure):
-    """Make each index.html, the pictures of the first page, and the one that other sites show."""
+    """Make each index.html, the pictures of the first page, the card and the list of pages."""
     for page in app.outdir.rglob("README.html"):
         shutil.copy(page, page.with_name("index.html"))
     # README.md names these two in HTML, which Sphinx leaves as it is.
     for name in ("picture.svg", "parts.svg"):
         shutil.copy(ROOT / "docs" / name, app.outdir / "docs" / name)
-    picture = novasvg.Document.load_from_file(str(ROOT / "docs/picture.svg"))
-    picture.render_to_bitmap(1460).write_to_png(str(app.outdir / "_static/card.png"))
+    card = novasvg.Document.load_from_data(CARD.format((ROOT / "docs/picture.svg").read_text()))
+    card.render_to_bitmap(1200, 630).write_to_png(str(app.outdir / "_static/card.png"))
+    if app.config.html_baseurl:
+        pages = sorted(re.sub("README$", "", page) for page in app.env.found_docs)
+        addresses = [f"{app.config.html_baseurl}{page}" for page in pages]
+        (app.outdir / "sitemap.txt").write_text("\n".join(addresses))
 
 
 def setup(app):
     code_pages.require_commit()
+    PygmentsBridge.html_formatter = Lines
     app.add_transform(Blocks)
     app.connect("source-read", edit_source)
+    app.add_search_language(Words)
     app.connect("html-collect-pages", code_pages.collect_pages)
+    app.connect("html-collect-pages", collect_pages)
     app.connect("html-page-context", add_to_context)
     app.connect("build-finished", add_files)

@@ -30,9 +30,9 @@ def browser():
         yield playwright.chromium.launch(executable_path=find_browser())
 
 
-@pytest.fixture(params=["390 light", "390 dark", "1400 light", "1400 dark"])
+@pytest.fixture(params=["390 light", "768 dark", "1400 light"])
 def page(request, browser):
-    """A page on a phone and on a desktop, light and dark, without errors or requests elsewhere."""
+    """A page on a phone, a tablet and a desktop, without errors or requests elsewhere."""
     width, scheme = request.param.split()
     size = {"width": int(width), "height": 900}
     page = browser.new_page(viewport=size, color_scheme=scheme, base_url=SITE)

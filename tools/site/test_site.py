@@ -1,7 +1,9 @@
 """The site in a browser. `make site-test` builds the site and runs this."""
 
+import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 from functools import cache
@@ -16,13 +18,19 @@ from course.chapters import ROOT
 
 PATHS = [path for path in sorted(PAGES.rglob("*.html")) if path.name != "index.html"]
 NAMES = [str(path.relative_to(PAGES)) for path in PATHS]
-# The blocks and tables that scroll sideways, and the blocks that their copy button covers.
-FIND_FAULTS = """elements => elements.filter(element => {
-    const button = element.parentNode.querySelector(':scope > button');
-    const top = element.getBoundingClientRect().top;
-    return element.scrollWidth > element.clientWidth
-        || button && top < button.getBoundingClientRect().bottom;
-}).map(element => element.textContent)"""
+ON_ONE = pytest.mark.parametrize("page", ["1400 light"], indirect=True)
+FIND_WIDE = """elements => elements.filter(element => element.scrollWidth > element.clientWidth)
+    .map(element => element.textContent)"""
+FIND_SMALL = """buttons => buttons.map(button => button.getBoundingClientRect())
+    .filter(({ width, height }) => width && Math.min(width, height) < 24).length"""
+# Where the first and the second row of each line that wraps begin.
+FIND_ROWS = """lines => lines.map(line => {
+    const range = document.createRange();
+    range.selectNodeContents(line);
+    const rows = new Map();
+    for (const { x, bottom } of [...range.getClientRects()].reverse()) rows.set(bottom, x);
+    return [...rows.values()].reverse();
+}).filter(rows => rows.length > 1)"""
 
 
 @cache
@@ -40,8 +48,10 @@ def test_page_is_sound(page, name):
     assert width <= page.viewport_size["width"], (
         f"{name} should not scroll, but it is {width} wide."
     )
-    faults = page.locator(".highlight pre, .table-wrapper").evaluate_all(FIND_FAULTS)
-    assert faults == [], f"No block should scroll sideways or be covered by its button: {faults}"
+    wide = page.locator(".highlight pre, .table-wrapper").evaluate_all(FIND_WIDE)
+    assert wide == [], f"No block should scroll sideways, but these do: {wide}"
+    small = page.locator("article button").evaluate_all(FIND_SMALL)
+    assert small == 0, f"Each button of {name} should be large enough to tap, but {small} aren't."
     found = Axe().run(page)
     assert not found.violations_count, found.generate_report()
     for picture in page.locator(".diagram svg").all():
@@ -62,13 +72,34 @@ def test_links_lead_somewhere(name):
             assert parsed(PAGES / place).find(id=anchor), f"The link {link} should lead to an id."
 
 
-def test_copy_button_copies_what_is_typed(page):
+@ON_ONE
+@pytest.mark.parametrize("name", LESSONS)
+def test_what_is_copied_can_be_pasted(page, name, tmp_path):
+    """A real prompt takes it, without Celery, so that it runs nothing that lasts or matters."""
+    page.goto(name)
+    page.evaluate("document.querySelectorAll('details').forEach(answer => answer.open = true)")
+    pasted = "import time; time.sleep = print\n"
+    for block in page.locator(".terminal:has(.highlight-pycon)").all():
+        block.locator(".copy").click()
+        copied = page.evaluate("navigator.clipboard.readText()")
+        text = block.locator("pre").text_content()
+        typed = re.findall(r"^(?:>>>|\.\.\.) (.*)", text, re.MULTILINE)
+        assert [line for line in copied.splitlines() if line] == typed, f"{copied} isn't {typed}."
+        pasted += f"{copied}\n"
+    prompt = [sys.executable, "-i", "-I"]
+    options = {"cwd": tmp_path, "capture_output": True, "text": True}
+    run = subprocess.run(prompt, input=pasted, check=False, **options)
+    for error in ("SyntaxError", "IndentationError"):
+        assert error not in run.stderr, f"The copied blocks of {name}: {run.stderr}"
+
+
+@pytest.mark.parametrize("page", ["390 light"], indirect=True)
+def test_a_line_that_wraps_is_indented(page):
     page.goto(LESSONS[0])
-    block = page.locator(".highlight-pycon").first
-    block.locator("button.copybtn").click()
-    typed = re.findall(r"^(?:>>>|\.\.\.) (.*)", block.text_content(), re.MULTILINE)
-    copied = page.evaluate("navigator.clipboard.readText()").splitlines()
-    assert copied == typed, f"The button should copy {typed}, but it copied {copied}."
+    lines = page.locator(".line").evaluate_all(FIND_ROWS)
+    assert lines, "Some line should wrap on a phone."
+    for first, second, *_ in lines:
+        assert second > first, f"A second row should be indented, but it begins at {second}."
 
 
 def test_a_block_says_where_it_belongs():
@@ -84,13 +115,33 @@ def test_a_block_says_where_it_belongs():
                 assert box.select(".gt, .gr"), f"{name}: a traceback without colours: {box}"
 
 
-def test_keyboard_comes_to_the_lesson_soon(page):
+@ON_ONE
+def test_keys(page):
+    page.goto(LESSONS[1])
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.url.endswith("#furo-main-content"), "The first stop should lead to the lesson."
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_url(f"**/{LESSONS[0]}")
+    page.keyboard.press("End")
+    page.wait_for_function("localStorage.read")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url(f"**/{LESSONS[1]}")
+    page.locator(".sidebar-tree .read").wait_for()
+    read = page.locator(".sidebar-tree .read").all_text_contents()
+    assert len(read) == 1, f"Lesson 1 alone should have a tick, not {read}."
+    page.keyboard.press("/")
+    page.keyboard.type("chord")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/search.html?q=chord*")
+
+
+@ON_ONE
+def test_a_question_waits_for_a_choice(page):
     page.goto(LESSONS[0])
-    for _ in range(4):
-        page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.closest('article') != null"), (
-        "Four stops should be enough."
-    )
+    answer = page.locator("details").first
+    page.get_by_role("button", name="Yes").first.click()
+    assert "You said: Yes" in answer.inner_text(), "The answer should show what was chosen."
 
 
 def search(page, words):
@@ -98,9 +149,10 @@ def search(page, words):
     page.goto(f"search.html?q={words}")
     page.get_by_text(re.compile("Search finished|did not match")).wait_for()
     links = page.locator("#search-results li a")
-    return links.evaluate_all("links => links.map(link => link.pathname)")
+    return links.evaluate_all("links => links.map(link => link.pathname + link.hash)")
 
 
+@ON_ONE
 @pytest.mark.parametrize("word", ["chord", "changed"])
 def test_search_finds_what_is_for_learners(page, word):
     found = search(page, word)
@@ -110,6 +162,15 @@ def test_search_finds_what_is_for_learners(page, word):
         assert for_learners, f"A search for {word} should find lessons alone, but it found {path}."
 
 
+@ON_ONE
+@pytest.mark.parametrize("name", ["task_acks_late", "acks_late", "reject_on_worker"])
+def test_search_finds_the_section_by_a_part_of_a_name(page, name):
+    found = search(page, name)
+    section = "/chapters/7-crashes/README.html#a-process-is-killed"
+    assert section in found, f"A search for {name} should find {section}, not {found}."
+
+
+@ON_ONE
 def test_search_finds_no_page_for_maintainers(page):
     assert "pyenv" in (ROOT / "tools/bench.md").read_text(), "Name a word of a maintainers' page."
     found = search(page, "pyenv")
@@ -125,24 +186,44 @@ def find_neighbour(name, direction):
     return urljoin(name, path)
 
 
-def test_previous_and_next_lead_through_lessons():
-    pages = [None, "README.html", *LESSONS, None]
-    for previous, name, following in zip(pages, pages[1:], pages[2:], strict=False):
-        for direction, wanted in (("prev", previous), ("next", following)):
-            found = find_neighbour(name, direction)
-            assert found == wanted, f"{name}: {direction} should be {wanted}, but it is {found}."
-    for name in set(NAMES) - set(pages):
-        for direction in ("prev", "next"):
-            assert find_neighbour(name, direction) is None, f"{name} should have no {direction}."
+def test_previous_and_next_lead_through_lessons_and_what_changed():
+    changes = [name.replace("README", "difference") for name in LESSONS[1:]]
+    for pages in ([None, "README.html", *LESSONS, None], [None, *changes, None]):
+        for previous, name, following in zip(pages, pages[1:], pages[2:], strict=False):
+            for way, wanted in (("prev", previous), ("next", following)):
+                found = find_neighbour(name, way)
+                assert found == wanted, f"{name}: {way} should be {wanted}, but it is {found}."
 
 
-def test_what_is_missing_fails_the_build(tmp_path):
+def test_what_changed_marks_files_words_and_syntax():
+    page = parsed(PAGES / "chapters/5-canvas/difference.html")
+    assert "±   math.py" in page.select_one(".tree").text, "The tree should have ± at math.py."
+    assert page.select_one(".gi mark").text == ",", "The comma before xsum_request is new."
+    assert page.select_one(".gi .k").text == "def", "A keyword should have its colour."
+    heading = page.select_one("#libs-math-py .gu").text
+    assert "def divide(x, y):" in heading, f"A part should begin with its function: {heading}"
+
+
+def test_a_build_with_an_address_and_broken_links(tmp_path):
+    """It fails, names the links, and makes what other sites and search engines read."""
     top = tmp_path / "top"
     shutil.copytree(ROOT, top, ignore=shutil.ignore_patterns(".venv*", ".course", "my"))
     with (top / "chapters/1-first-steps/README.md").open("a") as lesson:
         lesson.write("\n[a](none.md) ![a](none.png) [a](/CONTRIBUTING.md#none)\n")
-    command = f"{sys.executable} -m sphinx -q -W -c tools/site . {tmp_path / 'pages'}".split()
-    built = subprocess.run(command, cwd=top, capture_output=True, text=True, check=False)
+    pages = tmp_path / "pages"
+    command = f"{sys.executable} -m sphinx -q -W -c tools/site . {pages}".split()
+    env = os.environ | {"GITHUB_REPOSITORY": "me/course"}
+    built = subprocess.run(command, cwd=top, env=env, capture_output=True, text=True, check=False)
     assert built.returncode == 1, "A page with broken links should not be built."
     for name in ("'none.md'", "none.png", "'none'"):
         assert name in built.stderr, f"The build should name {name}, but it said {built.stderr}"
+    site = "https://me.github.io/course/"
+    for name, place in (("README.html", site), (LESSONS[0], f"{site}chapters/1-first-steps/")):
+        page = parsed(pages / name)
+        assert page.select_one("[rel=canonical]")["href"] == place, f"{name} should be at {place}."
+        for kind in ("[name=description]", '[property="og:type"]', '[property="og:image"]'):
+            assert page.select_one(kind)["content"], f"{name} should have a {kind}."
+        assert place in (pages / "sitemap.txt").read_text().splitlines(), f"No {place} in the list."
+    assert parsed(pages / "404.html").base["href"] == site, "404.html is shown in any folder."
+    card = (pages / "_static/card.png").read_bytes()
+    assert struct.unpack(">II", card[16:24]) == (1200, 630), "The card should be 1200 × 630."
