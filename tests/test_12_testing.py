@@ -379,6 +379,7 @@ def test_the_worker_of_celerys_plugin_and_redis(folder, tmp_path, app_under_test
     )
 
 
+@pytest.mark.isolated(count=0)
 def test_the_same_tests_on_redis(folder, app_under_test):
     redis = app_under_test.broker
     output = run_pytest(folder, TEST_REDIS=redis.celeryconfig["host_url"])

@@ -175,6 +175,7 @@ def progress():
 
 def retries():
     """with rate_request never tried again: let the bank fail, and apply the task"""
+    tasks.rate_request.max_retries = 0
     tasks.rate_request.run = lambda currency: rates.rate(currency)
 
 
@@ -187,6 +188,7 @@ def once():
         except rates.BankError as error:
             raise tasks.rate_request.retry(exc=error, countdown=1, max_retries=1) from error
 
+    tasks.rate_request.max_retries = 1
     tasks.rate_request.run = run
 
 
@@ -218,6 +220,7 @@ def pauses():
         except rates.BankError as error:
             raise tasks.rate_request.retry(exc=error) from error
 
+    tasks.rate_request.retry_backoff = False
     tasks.rate_request.run = run
 
 
