@@ -723,6 +723,25 @@ def test_a_state_file_forgets_after_three_hours():
     assert found == 3 * 3600, f"Revoked ids should be kept for three hours, not {found} s."
 
 
+@pytest.mark.isolated()
+@processes_only
+def test_an_inspect_that_is_killed_leaves_its_answers(celery_setup, app, app_under_test, redis):
+    worker = celery_setup.worker.container
+    app.control.inspect(timeout=10, limit=1).ping()  # it is ready before it hears questions
+    with closing(redis.pubsub(ignore_subscribe_messages=True)) as questions:
+        questions.psubscribe(f"/{app_under_test.database}.celery.pidbox*")
+        worker.kill("SIGSTOP")  # it can't answer
+        asking = app_under_test.start("celery", "-A", "tasks", "inspect", "ping", "-t", "60")
+        asked = wait_until(lambda: questions.get_message(timeout=0.1), 20)
+        assert asked, f"inspect ping should ask the workers, but it prints: {asking.logs()}"
+    asking.kill()
+    worker.kill("SIGCONT")
+    keys = wait_until(lambda: redis.keys("*-*.reply.celery.pidbox"), 10)
+    assert keys, "The worker's answer should be left in Redis, but no key is."
+    ttl = redis.ttl(keys[0])
+    assert ttl == -1, f"The answer should never expire, but it does in {ttl} s."
+
+
 def assert_no_reply(status, output):
     """Fail unless `inspect ping` had no reply."""
     assert status == 69 and "No nodes replied" in output, (
