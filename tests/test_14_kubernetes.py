@@ -162,8 +162,15 @@ def test_a_pod_gets_the_password_as_a_file(name):
     assert volume["secret"]["secretName"] == "redis", f"{name} should mount the secret: {volume}"
     mounts = mounts_of(name)
     assert mounts["redis"] == folder, f"{name} should have the secret in {folder}: {mounts}"
+
+
+def test_the_variables_name_the_files_of_the_secret():
     made = "secret generic redis --from-file=password=secrets/redis_password --from-file=ca.crt"
     assert made in README, f"kubernetes/README.md should make the secret: kubectl create {made}"
+    data = MANIFESTS["ConfigMap", "app"]["data"]
+    found = data["REDIS_PASSWORD_FILE"], data["REDIS_CA_FILE"]
+    wanted = "/run/secrets/redis/password", "/run/secrets/redis/ca.crt"
+    assert found == wanted, f"app.yaml should name the files {wanted}, but it names {found}."
 
 
 def test_no_manifest_holds_a_secret():
@@ -175,6 +182,9 @@ def test_no_manifest_holds_a_secret():
     assert login == {"name": "FLOWER_BASIC_AUTH", "valueFrom": wanted}, (
         f"Flower should get its login from a secret, but its environment is {login}."
     )
+    # Flower would compare the end of the line too.
+    made = '$ printf %s "$(cat secrets/flower_login)" | kubectl create secret generic flower'
+    assert made in README, f"kubernetes/README.md should make the secret without a newline: {made}"
 
 
 def test_the_service_leads_to_the_page():

@@ -70,6 +70,13 @@ def test_a_pod_has_the_image_of_compose(service):
     assert found == wanted, f"{service}.yaml should have the image {wanted}, but it has {found}."
 
 
+def test_beat_is_asked_what_compose_asks():
+    service = yaml.safe_load(COMPOSE.read_text())["services"]["beat"]
+    wanted = ["sh", "-c", service["healthcheck"]["test"]]
+    found = container_of("beat")["livenessProbe"]["exec"]["command"]
+    assert found == wanted, f"beat.yaml should probe beat with {wanted}, but it has {found}."
+
+
 def test_redis_has_the_settings_of_compose():
     wanted = read_redis_settings(COMPOSE.read_text())
     found = read_redis_settings((CHAPTER / "systemd" / "redis.conf").read_text())

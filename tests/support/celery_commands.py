@@ -19,7 +19,7 @@ def describe_command(command):
 
 
 def describe_worker(options):
-    """Return the queues, the pool, its size and the events of a worker with these options."""
+    """Return the queues of a worker, its pool and the pool's size, and any unusual options."""
     parser = argparse.ArgumentParser()
     parser.add_argument("-Q", "--queues", required=True)
     parser.add_argument("-P", "--pool", default="prefork")
@@ -27,9 +27,11 @@ def describe_worker(options):
     parser.add_argument("-E", "--task-events", action="store_true")
     parser.add_argument("-l", "--loglevel")
     parser.add_argument("-n", "--hostname")
-    found = parser.parse_args(options)
-    events = "events" if found.task_events else "no events"
-    return f"worker of {found.queues} with {found.concurrency} of {found.pool} and {events}"
+    found, others = parser.parse_known_args(options)
+    what = [f"worker of {found.queues} with {found.concurrency} of {found.pool}", *others]
+    if found.task_events:
+        what.append("and events")
+    return " ".join(what)
 
 
 def read_compose_commands(path):
