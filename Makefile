@@ -88,7 +88,7 @@ $(call each,diff): chapter-%-diff: ## show what changed since the previous chapt
 ##@ try
 $(call each,start): chapter-%-start: $(NEW) setup-test ## copy the previous chapter into my/N-name
 	$(COURSE) start $*
-$(call each,change): chapter-%-change: ## make the lesson's change N=2 for you, or list them
+$(call each,change): chapter-%-change: ## make the lesson's change N=2, or its only one, or list them
 	$(ANY) change $* $(N)
 $(call each,undo): chapter-%-undo: ## take the lesson's changes back
 	$(ANY) undo $*

@@ -99,8 +99,10 @@ def choose_change(number, changes, wanted):
 
 
 def change(number, wanted=""):
-    """Make the change of a lesson that has this number, or list the changes if it is ""."""
+    """Make the change of a lesson that has this number; if it is "", the only one, or list all."""
     changes = find_changes(number)
+    if not wanted and len(changes) == 1:
+        wanted = "1"
     if not wanted:
         list_changes(number, changes)
         return

@@ -132,6 +132,30 @@ def test_a_change_is_made_and_taken_back(tmp_path, attempt, monkeypatch, capsys)
     )
 
 
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_a_lesson_names_the_number_of_a_change(name):
+    number = name.partition("-")[0]
+    count = len(change.find_changes(number))
+    lesson = " ".join((ROOT / "chapters" / name / "README.md").read_text().split())
+    assert count == 1 or f"make chapter-{number}-change`" not in lesson, (
+        f"`make chapter-{number}-change` should have its N in the lesson, which has {count} changes."
+    )
+
+
+@pytest.mark.parametrize("count, wanted", [(1, "is made"), (2, "change N=2")])
+def test_a_change_without_a_number(tmp_path, attempt, monkeypatch, capsys, count, wanted):
+    """The only change of a lesson needs no number; more than one are listed."""
+    name, blocks = first_change()
+    folder = shutil.copytree(ROOT / "chapters" / name, tmp_path / name, ignore=IGNORED)
+    monkeypatch.setenv("DIR", str(folder))
+    monkeypatch.setattr(change, "find_changes", lambda _: [blocks] * count)
+    change.change(name.partition("-")[0])
+    found = capsys.readouterr().out
+    assert wanted in found, (
+        f"With {count} change(s), chapter-N-change should print {wanted!r}, but it printed {found}."
+    )
+
+
 # What Redis' MONITOR shows of a call, its answer and of what is put back.
 MESSAGE = {
     "body": "W1sxLCAyXSwge30sIHt9XQ==",
