@@ -102,8 +102,10 @@ def make_front(text):
     for part, rows in re.findall(r"^### (.+)\n([^#]*)", text, re.MULTILINE):
         lists[part] = re.findall(r"\((chapters/\d[^)]*)\.md\)", rows)
     lists["Help"] = ["chapters/*", "docs/*"]
-    link = f'<a href="chapters/{CHAPTERS[1]}/difference.html">'
-    text = text.replace("in a dozen lines.", f"in a dozen lines, as {link}its page</a> does.")
+    steps = f'<a href="chapters/{CHAPTERS[1]}/difference.html">Step through what changes</a>'
+    book = '<a href="book.html">the whole course as one page</a>'
+    links = f"{steps} from chapter to chapter, or print {book}."
+    text = text.replace("\n## The idea\n", f"\n{links}\n\n## The idea\n")
     for caption, pages in lists.items():
         names = "\n".join(pages)
         text += f"\n```{{toctree}}\n:hidden:\n:glob:\n:caption: {caption}\n\n{names}\n```\n"

@@ -72,6 +72,15 @@ def test_links_lead_somewhere(name):
             assert parsed(PAGES / place).find(id=anchor), f"The link {link} should lead to an id."
 
 
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_lesson_is_light(name):
+    files = {name.replace("README", "index")}
+    for tag in parsed(PAGES / name).select("[src], [rel=stylesheet]"):
+        files.add(urljoin(name, (tag.get("href") or tag["src"]).partition("?")[0]))
+    size = sum((PAGES / file).stat().st_size for file in files)
+    assert size <= 300_000, f"{name} and what it loads should have 300 kB, not {size} bytes."
+
+
 @ON_ONE
 @pytest.mark.parametrize("name", LESSONS)
 def test_what_is_copied_can_be_pasted(page, name, tmp_path):
