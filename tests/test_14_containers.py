@@ -194,7 +194,10 @@ class Production:
         self.type('echo "admin:$(openssl rand -hex 16)" > secrets/flower_login')
         self.type("chmod 644 secrets/*")
         secrets = self.folder / "secrets"
-        assert len((secrets / "redis_password").read_text()) == 65
+        mode = secrets.stat().st_mode & 0o777
+        assert mode == 0o700, f"Only the owner should get into secrets, but its mode is {mode:o}."
+        length = len((secrets / "redis_password").read_text())
+        assert length == 65, f"The password should have 64 characters, but the file has {length}."
         (secrets / "redis_password").write_text(PASSWORD + "\n")
         (secrets / "flower_login").write_text(LOGIN + "\n")
 

@@ -261,6 +261,24 @@ def test_requirements_are_current():
     )
 
 
+@pytest.mark.parametrize(
+    "copy, original",
+    [
+        ("requirements-uv.txt", "locks/uv.txt"),
+        ("requirements-pinned.txt", "locks/pinned-web.txt"),
+        ("requirements-latest.txt", "locks/latest-web.txt"),
+        ("fix_billiard.py", "fix_billiard.py"),
+    ],
+)
+def test_an_image_of_a_chapter_has_the_courses_packages(copy, original):
+    copies = list(ROOT.glob(f"chapters/*/{copy}"))
+    assert copies, f"A chapter should have {copy}, for an image that its folder alone builds."
+    for path in copies:
+        assert path.read_bytes() == (ROOT / "tools" / original).read_bytes(), (
+            f"{path.relative_to(ROOT)} should equal tools/{original}: type make lock."
+        )
+
+
 def read_dependency_groups():
     """Return the dependency groups of pyproject.toml."""
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
