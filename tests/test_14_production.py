@@ -125,33 +125,41 @@ def test_the_environment_names_redis(folder, tmp_path):
         "REDIS_PORT": "6380",
         "REDIS_PASSWORD_FILE": str(secret),
     }
-    assert_urls(folder, {}, "redis://127.0.0.1:6379/0")
-    assert_urls(folder, variables, "redis://:sword%2Ffish%40%23%2541@redis.example:6380/0")
+    here, there = run_python(folder, PRINT_URLS, {}, variables)
+    assert_urls(here, "no variable", "redis://127.0.0.1:6379/0")
+    names = " and ".join(variables)
+    assert_urls(there, names, "redis://:sword%2Ffish%40%23%2541@redis.example:6380/0")
 
 
-def assert_urls(folder, variables, wanted):
-    """Fail unless, with these variables, the broker and the result backend have this URL."""
-    names = " and ".join(variables) or "no variable"
-    found = run_python(folder, PRINT_URLS, variables)
+def assert_urls(found, names, wanted):
+    """Fail unless a line says that the broker and the result backend have this URL."""
     assert found == json.dumps([wanted, wanted]), (
         f"With {names}, broker_url and result_backend should both be {wanted}, but the settings"
         f" are: {found}"
     )
 
 
-def run_python(folder, code, variables):
-    """Run Python in a folder with these variables; return the last line that it prints."""
-    done = subprocess.run(
-        [PROGRAMS / "python", "-c", code],
-        cwd=folder,
-        env=environment() | variables,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    output = (done.stdout or done.stderr or "nothing").strip()
-    return output.splitlines()[-1]
+def run_python(folder, code, *environments):
+    """Run Python in a folder once with each of these variables, side by side.
+
+    Return the last line that each prints.
+    """
+    processes = []
+    for variables in environments:
+        process = subprocess.Popen(
+            [PROGRAMS / "python", "-c", code],
+            cwd=folder,
+            env=environment() | variables,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        processes.append(process)
+    lines = []
+    for process in processes:
+        output, _ = process.communicate(timeout=60)
+        lines.append((output.strip() or "nothing").splitlines()[-1])
+    return lines
 
 
 @pytest.mark.isolated(count=0, server=True)
@@ -166,18 +174,17 @@ def test_the_environment_asks_for_tls(folder, app_under_test, tmp_path):
     make_certificate(tmp_path / "right.pem")
     make_certificate(tmp_path / "wrong.pem")
     with tls_in_front(app_under_test, tmp_path / "right.pem") as (proxy, variables):
-        found = run_python(folder, PING, variables)
-        assert proxy.handshakes, f"With REDIS_CA_FILE, the connection should use TLS: {found}"
-        assert found == "reached", (
-            "With the REDIS_CA_FILE of its authority, a Redis behind TLS should be reached, but"
-            f" this was: {found}"
-        )
-        variables["REDIS_CA_FILE"] = str(tmp_path / "wrong.pem")
-        found = run_python(folder, PING, variables)
-        assert "certificate verify failed" in found, (
-            "With the REDIS_CA_FILE of another authority, Redis should be refused because of its"
-            f" certificate, but this was: {found}"
-        )
+        other = variables | {"REDIS_CA_FILE": str(tmp_path / "wrong.pem")}
+        right, wrong = run_python(folder, PING, variables, other)
+    assert proxy.handshakes, f"With REDIS_CA_FILE, the connection should use TLS: {right}"
+    assert right == "reached", (
+        "With the REDIS_CA_FILE of its authority, a Redis behind TLS should be reached, but"
+        f" this was: {right}"
+    )
+    assert "certificate verify failed" in wrong, (
+        "With the REDIS_CA_FILE of another authority, Redis should be refused because of its"
+        f" certificate, but this was: {wrong}"
+    )
 
 
 @contextmanager
@@ -529,7 +536,7 @@ def test_a_task_by_tls(request, nodes, folder, app_under_test, tmp_path):
         env = variables | dict.fromkeys(URLS)
         by_tls = AppUnderTest(nodes, folder, args=ALONE, env=env)
         wait_until_ready(by_tls.workers[0])
-        found = run_python(folder, ADD_TWO, variables)
+        [found] = run_python(folder, ADD_TWO, variables)
         by_tls.close()
     assert found == "8", f"add_request should return 8 by TLS, but it returned {found}"
 
@@ -540,7 +547,7 @@ def test_whose_name_is_in_the_certificate(folder, app_under_test, tmp_path):
     certificate = tmp_path / "elsewhere.pem"
     make_certificate(certificate, "elsewhere", "127.0.0.2")
     with tls_in_front(app_under_test, certificate) as (_, variables):
-        found = run_python(folder, PING, variables)
+        [found] = run_python(folder, PING, variables)
     wanted = "IP address mismatch"
     if PINNED:
         wanted = "reached"

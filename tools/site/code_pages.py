@@ -14,7 +14,7 @@ from docutils import nodes
 from pygments.lexers import TextLexer, find_lexer_class_for_filename
 from pygments.token import STANDARD_TYPES
 
-from course.chapters import CHAPTERS, PREVIOUS, ROOT, number_of
+from course.chapters import CHAPTERS, GENERATED, PREVIOUS, ROOT, number_of
 
 FOLLOWING = {previous: chapter for chapter, previous in PREVIOUS.items()}
 CONTEXT = 3  # lines around a change
@@ -45,10 +45,11 @@ def require_commit():
 
 
 def find_files(chapter):
-    """Return the paths of the files that git has or would add, without the lesson."""
+    """Return the paths of what git has or would add, without the lesson and without copies."""
     folder = ROOT / "chapters" / chapter
     listing = ["ls-files", "--cached", "--others", "--exclude-standard"]
-    names = git("-C", str(folder), *listing, "--", ".", ":!README.md").splitlines()
+    copies = [f":!{pattern}" for pattern in GENERATED]
+    names = git("-C", str(folder), *listing, "--", ".", ":!README.md", *copies).splitlines()
     return [Path(name) for name in names if (folder / name).is_file()]
 
 
