@@ -13,6 +13,7 @@ from support.assertions import (
     assert_task_returns,
     fetch,
     find_task,
+    suggest_setting,
     wait_until_ready,
 )
 from support.carried import assert_carried_settings, assert_carried_tasks, carried_tasks
@@ -43,10 +44,11 @@ def queues(app):
         yield queues
 
 
-def assert_sent_to(queues, wanted, name):
+def assert_sent_to(queues, wanted, name, suggestion="."):
     """Fail unless the first message was sent to this queue, and it was the only one."""
     assert queues == [wanted], (
-        f"{name} should be sent to the queue {wanted}, but it was sent to {', '.join(queues)}."
+        f"{name} should be sent to the queue {wanted}, but it was sent to"
+        f" {', '.join(queues)}{suggestion}"
     )
 
 
@@ -61,13 +63,13 @@ def test_lesson(lesson):
 @pytest.mark.step(
     "the worker's banner lists the queues `celery`, `ledger` and `rates`", "three-queues"
 )
-def test_banner_lists_the_queues(worker):
+def test_banner_lists_the_queues(worker, app):
     """task_queues in celeryconfig.py is a dictionary: {"celery": {}, "ledger": {}, "rates": {}}."""
     banner = worker.logs().partition("[queues]")[2].partition("[tasks]")[0]
     found = [line.split()[1] for line in banner.splitlines() if ".>" in line]
     assert {"celery", "ledger", "rates"} <= set(found), (
         "The worker should list the queues celery, ledger and rates when it starts, but it lists"
-        f" {', '.join(found) or 'none'}."
+        f" {', '.join(found) or 'none'}{suggest_setting(app, 'task_queues')}"
     )
 
 
@@ -78,10 +80,10 @@ SENT = pytest.mark.step(
 
 
 @SENT
-def test_the_ledger_has_a_queue(celery_setup, enter, queues):
+def test_the_ledger_has_a_queue(celery_setup, app, enter, queues):
     """task_routes is a dictionary from names to queues: {"tasks.ledger.*": {"queue": "ledger"}}."""
     result = enter.delay("rent", -500)
-    assert_sent_to(queues, "ledger", "enter_request")
+    assert_sent_to(queues, "ledger", "enter_request", suggest_setting(app, "task_routes"))
     assert_result('enter_request.delay("rent", -500)', result, -500.0)
 
 
@@ -116,9 +118,11 @@ def test_the_rest_stays_out_of_the_ledger(celery_setup, app, queues, name):
 @pytest.mark.step(
     "a call that names a queue you haven't listed raises QueueNotFound", "a-misspelt-queue"
 )
-def test_a_misspelt_queue_is_an_error(celery_setup, enter, redis):
+def test_a_misspelt_queue_is_an_error(celery_setup, app, enter, redis):
     """task_create_missing_queues is True unless you set it."""
-    with assert_raises(QueueNotFound, 'apply_async(queue="leger") should raise QueueNotFound'):
+    sentence = 'apply_async(queue="leger") should raise QueueNotFound'
+    setting = f"task_create_missing_queues is {app.conf.task_create_missing_queues!r}"
+    with assert_raises(QueueNotFound, f"{sentence} ({setting})"):
         enter.apply_async(("rent", -500), queue="leger")
     assert not redis.exists("leger"), "No message should be sent to the queue leger, but one was."
 

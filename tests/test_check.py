@@ -138,7 +138,7 @@ def test_a_lesson_names_the_number_of_a_change(name):
     count = len(change.find_changes(number))
     lesson = " ".join((ROOT / "chapters" / name / "README.md").read_text().split())
     assert count == 1 or f"make chapter-{number}-change`" not in lesson, (
-        f"`make chapter-{number}-change` should have its N in the lesson, which has {count} changes."
+        f"The lesson of chapter {number} has {count} changes, so it should name the N of each."
     )
 
 

@@ -33,4 +33,7 @@ def ready_before_the_urgent_one(taken):
             raise RuntimeError(f"No worker has taken {taken} messages: is it up, with -c 1?")
     print(redis.llen("celery\x06\x169"), "wait,", redis.hlen("unacked"), "are taken")
     add_request.apply_async((100, 100), priority=0).get(timeout=30)
-    return sum(result.ready() for result in sums)
+    ready = sum(result.ready() for result in sums)
+    for result in sums:
+        result.get(timeout=30)
+    return ready
