@@ -17,6 +17,7 @@ from docker.errors import DockerException
 from kombu.exceptions import EncodeError
 
 from libs import ledger, math
+from libs.rates import BankError
 from tasks import add_request, divide_request, enter_request
 from tasks.celery import app
 
@@ -138,14 +139,24 @@ class Refused(Exception):
         super().__init__(f"{code} {text}")
 
 
-def test_an_exception_that_loses_its_type(worker, monkeypatch):
-    monkeypatch.setattr(math, "add", Mock(side_effect=Refused(503, "down")))
-    with pytest.raises(Exception, match="Refused.+503 down") as caught:
+class Busy(BankError):
+    """The same, with a base class that can."""
+
+    def __init__(self, code, text):
+        super().__init__(f"{code} {text}")
+
+
+@pytest.mark.parametrize(
+    "exception, on_latest", [(Refused, UnpickleableExceptionWrapper), (Busy, BankError)]
+)
+def test_an_exception_that_loses_its_type(worker, monkeypatch, exception, on_latest):
+    monkeypatch.setattr(math, "add", Mock(side_effect=exception(503, "down")))
+    with pytest.raises(Exception, match="503 down") as caught:
         add_request.delay(4, 4).get(timeout=10, interval=0.01)
     if celery.VERSION < (5, 2):
         assert caught.type is Exception
     else:
-        assert caught.type is UnpickleableExceptionWrapper
+        assert caught.type is on_latest
 
 
 os.environ["DOCKER_HOST"] = "tcp://127.0.0.1:1"
