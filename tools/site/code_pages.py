@@ -112,7 +112,10 @@ def compare(old, new, name):
 def list_changes(chapter):
     """Return each change of a file in a chapter: git's letter, the old path and the new one."""
     trees = [f"HEAD:chapters/{PREVIOUS[chapter]}", f"HEAD:chapters/{chapter}"]
-    listing = git("diff", "-M", "--name-status", *trees, "--", ".", ":!README.md")
+    # What .gitattributes calls no step of the app
+    lines = (ROOT / ".gitattributes").read_text().splitlines()
+    others = [f":!{line.removesuffix(' -diff')}" for line in lines if line.endswith(" -diff")]
+    listing = git("diff", "-M", "--name-status", *trees, "--", ".", ":!README.md", *others)
     changes = []
     for line in listing.splitlines():
         kind, old, *new = line.split("\t")
@@ -123,7 +126,9 @@ def list_changes(chapter):
 def draw_tree(chapter):
     """Return the tree of a chapter's files, with + at what is new and − at what is gone."""
     signs = {}
+    sections = {}
     for kind, old, new in list_changes(chapter):
+        sections[old] = sections[new] = nodes.make_id(new)
         signs[old] = "−"
         signs[new] = {"M": "±", "D": "−"}.get(kind, "+")
     tree = ""
@@ -136,7 +141,7 @@ def draw_tree(chapter):
                 tree += f"{'  ' * len(folder.parts)}{folder.name}/\n"
         text = escape(path.name)
         if name in signs:
-            text = f'<a href="#{nodes.make_id(name)}">{text}</a>'
+            text = f'<a href="#{sections[name]}">{text}</a>'
         indent = "  " * (len(path.parts) - 1)
         tree += f"<b>{signs.get(name, ' ')}</b> {indent}{text}\n"
     return f'<pre class="tree">{tree}</pre>'
@@ -146,15 +151,12 @@ def find_changes(app, chapter):
     """Yield the name, a remark and the HTML of each file that changed in a chapter."""
     for kind, old, new in list_changes(chapter):
         remark = {"A": "New file", "D": "Deleted file", "R": f"Was {old}"}.get(kind, "")
-        if kind == "A":
-            yield new, remark, highlight(app, new, git("show", f"HEAD:chapters/{chapter}/{new}"))
-            continue
-        texts = [git("show", f"HEAD:chapters/{PREVIOUS[chapter]}/{old}"), ""]
-        if kind != "D":
-            texts[1] = git("show", f"HEAD:chapters/{chapter}/{new}")
         html = ""
-        if texts[0] != texts[1] and kind != "D":
-            html = compare(*texts, new)
+        if kind != "D":
+            text = git("show", f"HEAD:chapters/{chapter}/{new}")
+            html = highlight(app, new, text)
+        if kind in ("M", "R"):
+            html = compare(git("show", f"HEAD:chapters/{PREVIOUS[chapter]}/{old}"), text, new)
         yield new, remark, html
 
 

@@ -1,27 +1,16 @@
 """A browser for the tests of the site. It is answered from the built pages, without a network."""
 
-import shutil
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import sync_playwright
+from support.browsers import find_browser
 
 from course.chapters import CHAPTERS, ROOT
 
 PAGES = ROOT / ".course/site-pages"
 SITE = "http://localhost/"
 LESSONS = [f"chapters/{chapter}/README.html" for chapter in CHAPTERS]
-CHROME_ON_A_MAC = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
-BROWSERS = ["chromium", "chromium-browser", "google-chrome", CHROME_ON_A_MAC]
-
-
-def find_browser():
-    """Return the path of an installed browser, or None, for which Playwright uses its own."""
-    for program in BROWSERS:
-        path = shutil.which(program)
-        if path:
-            return path
-    return None
 
 
 @pytest.fixture(scope="session")

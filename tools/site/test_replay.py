@@ -115,6 +115,8 @@ def test_replays_are_true_and_work_by_keys(page, name):
             if event["what"] == "arrive" and event["state"] == "SUCCESS":
                 assert boxes["prompt"].endswith(f": {event['value']}"), f"{event}: {boxes}"
             assert_note(player.get_by_role("status").text_content(), event, later, boxes)
+            crowded = player.locator("[data-box^=process] li:nth-child(2)").all_text_contents()
+            assert not crowded, f"A process runs one call at a time, but also runs {crowded}."
             for lane in lanes:
                 assert_kill(lane, shown)
             last = player.locator("pre").text_content().splitlines()[-1]
