@@ -213,40 +213,38 @@ def test_a_redbeat_that_has_lost_its_lock_exits(app_under_test, redbeat):
     )
 
 
-def find_redbeat_url(app_under_test, variables):
-    """Return the URL that RedBeat uses with these variables and no others of Celery or Redis."""
-    program = (
-        "from tasks.celery import app\n"
-        "from redbeat.schedulers import RedBeatConfig\n"
-        "print(RedBeatConfig(app).redis_url)\n"
-    )
+SHOW_REDBEAT_URL = f"""
+from redbeat.schedulers import RedBeatConfig
+from tasks.celery import app
+
+print(RedBeatConfig(app).redis_url)
+{REDBEAT}
+print(RedBeatConfig(app).redis_url)
+"""
+
+
+@pytest.mark.parametrize(
+    "variable, value, wanted",
+    [
+        ("REDIS_PORT", "6399", "redis://127.0.0.1:6399/0"),
+        ("CELERY_BROKER_URL", "redis://127.0.0.1:6398/1", "redis://127.0.0.1:6398/1"),
+    ],
+)
+@pytest.mark.isolated(count=0)
+def test_redbeat_uses_the_server_of_the_app_if_told(app_under_test, variable, value, wanted):
+    pytest.importorskip("redbeat", reason=REDBEAT_MISSING)
     shown = subprocess.run(
-        [PROGRAMS / "python", "-c", program],
+        [PROGRAMS / "python", "-c", SHOW_REDBEAT_URL],
         cwd=app_under_test.folder,
-        env=environment() | variables,
+        env=environment() | {variable: value},
         capture_output=True,
         text=True,
         check=True,
     )
-    return shown.stdout.strip()
-
-
-@pytest.mark.parametrize(
-    "variables, wanted",
-    [
-        ({"REDIS_PORT": "6399"}, "redis://127.0.0.1:6399/0"),
-        ({"CELERY_BROKER_URL": "redis://127.0.0.1:6398/1"}, "redis://127.0.0.1:6398/1"),
-    ],
-)
-@a_copy_without_worker
-def test_redbeat_uses_the_server_of_the_app_if_told(app_under_test, redbeat, variables, wanted):
-    found = find_redbeat_url(app_under_test, variables)
-    assert found == wanted, f"With {variables}, RedBeat should use {wanted}, but it uses {found}."
-    module = app_under_test.folder / "tasks" / "celery.py"
-    module.write_text(module.read_text().replace(REDBEAT, ""))
-    found = find_redbeat_url(app_under_test, variables)
-    assert found == "redis://127.0.0.1:6379/0", (
-        f"On its own, RedBeat should ignore {variables}, but it uses {found}."
+    found = shown.stdout.split()
+    assert found == ["redis://127.0.0.1:6379/0", wanted], (
+        f"With {variable}={value}, RedBeat should use port 6379, and {wanted} if told, but it uses"
+        f" {found}."
     )
 
 
