@@ -131,14 +131,22 @@ def refuse_change(number, position, changes, folder, block):
     """Exit with a sentence that says why a change can't be made."""
     shown = display_path(folder / block.label)
     text = read(folder / block.label)
-    if Made(folder).has(position) or apply_diff(text, invert(block.source)) is not None:
+    is_left = Made(folder).has(position) and has_added_line(text, block.source)
+    if is_left or apply_diff(text, invert(block.source)) is not None:
         sys.exit(f"{shown} has change {position} already.")
     reason = f"{shown} doesn't have the lines that change {position} begins with"
-    for earlier in range(1, position):
-        if is_possible(changes[earlier - 1], folder):
+    for earlier in reversed(range(1, position)):
+        labels = [other.label for other in changes[earlier - 1]]
+        if block.label in labels and is_possible(changes[earlier - 1], folder):
             sys.exit(f"{reason}: try make chapter-{number}-change N={earlier} first.")
     undo = f"make chapter-{number}-undo takes the lesson's changes back"
     sys.exit(f"{reason}: {undo}, and your own edits there are yours to undo.")
+
+
+def has_added_line(text, diff):
+    """Return whether a line that a diff adds is in a text: git restore takes all of them back."""
+    added = {line[1:] for line in diff.splitlines() if line.startswith("+")} - {""}
+    return not added.isdisjoint(text.splitlines())
 
 
 def is_possible(blocks, folder):

@@ -139,6 +139,7 @@ def test_what_chapter_7_had(worker, app, number):
     "a worker with `-X ledger` leaves `enter_request` to the one with `-Q ledger`",
     "a-worker-for-each-queue",
 )
+@pytest.mark.patient(30)
 @pytest.mark.isolated(args=["--without-mingle", "-X", "ledger"])
 def test_a_worker_for_each_queue(celery_setup, app, enter, redis, app_under_test):
     """Both need the first step: -X and -Q choose from the queues in task_queues."""
@@ -158,6 +159,7 @@ def test_a_worker_for_each_queue(celery_setup, app, enter, redis, app_under_test
     " `tasks.math` doesn't, and a worker with `-Q urgent` answers it",
     "three-queues",
 )
+@pytest.mark.patient(30)
 @pytest.mark.isolated(args=["--without-mingle", "-Q", "celery"])
 def test_star_urgent(celery_setup, app, queues, app_under_test):
     """A pattern may be the whole name of a task. Whatever a route names, task_queues must list."""

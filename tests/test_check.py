@@ -132,6 +132,18 @@ def test_a_change_is_made_and_taken_back(tmp_path, attempt, monkeypatch, capsys)
     )
 
 
+def test_a_change_that_git_restore_took_back(tmp_path, attempt, monkeypatch):
+    """Chapter 9's change 3 needs change 2, whether or not it was made once before."""
+    folder = shutil.copytree(ROOT / "chapters/9-concurrency", tmp_path / "9", ignore=IGNORED)
+    monkeypatch.setenv("DIR", str(folder))
+    before = (folder / "libs/rates.py").read_text()
+    change.change("9", "2")
+    change.change("9", "3")
+    (folder / "libs/rates.py").write_text(before)
+    with pytest.raises(SystemExit, match="try make chapter-9-change N=2 first"):
+        change.change("9", "3")
+
+
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_a_lesson_names_the_number_of_a_change(name):
     number = name.partition("-")[0]
