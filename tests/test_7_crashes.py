@@ -73,6 +73,7 @@ def test_a_key_is_entered_once(enter):
     """Make the key the table's PRIMARY KEY, and type INSERT OR IGNORE."""
     try:
         assert_balances(enter, ("pay", 2000, 2000.0), ("pay", 2000, 2000.0), ("pay", 3000, 2000.0))
+        assert_balances(enter, ("Pay", 1, 2001.0))
     except sqlite3.IntegrityError as error:
         raise AssertionError(
             f"enter should ignore a key that it has already, but it raised {error}."
