@@ -24,7 +24,6 @@ from support.assertions import (
     wait_until_ready,
 )
 from support.browsers import find_browser, record_strangers
-from support.commands import run_celery
 from support.names import ADD, ALONE, XSUM
 
 from course.chapters import ROOT
@@ -106,17 +105,6 @@ def count_events(address, task, event):
         if labels["task"] == task and labels["type"] == event:
             count += value
     return count
-
-
-def test_celery_flower_fails_on_celery_5_1_alone(app_under_test):
-    status, output = run_celery(app_under_test, "flower", "--help")
-    if PINNED:
-        assert status != 0, f"`celery flower` should fail on Celery 5.1, but it printed: {output}"
-    else:
-        assert status == 0, (
-            f"`celery flower` should exit with 0 on Celery 5.7, but it exited with {status}:"
-            f" {output[-200:]}"
-        )
 
 
 def assert_tasks_known(address, before, after):
