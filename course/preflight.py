@@ -203,7 +203,8 @@ def refuse_name(node, number):
     """Exit because a worker has this name already."""
     sys.exit(
         f"A worker named {node} is up already: stop it with Ctrl-C in its terminal, or give this"
-        f' one another name: make chapter-{number}-worker ARGS="-n second@%h".'
+        f' one another name: make chapter-{number}-worker ARGS="-n second@%h", where your other'
+        " options stay as they are."
     )
 
 

@@ -108,7 +108,10 @@ def test_the_rest_stays_out_of_the_ledger(celery_setup, app, queues, name):
     arguments = (9, 3)
     if name == XSUM:
         arguments = ([9, 3],)
-    find_task(app, name).delay(*arguments).get(timeout=10)
+    try:
+        find_task(app, name).delay(*arguments).get(timeout=10)
+    except QueueNotFound as error:
+        raise AssertionError(f"{name} should be sent to a queue, but: {error}") from None
     if name == ADD:
         assert_sent_to(queues, "celery", name)
     strange = {"ledger", "rates"}.intersection(queues)
