@@ -125,7 +125,7 @@ def test_replays_are_true_and_work_by_keys(page, name):
 
 
 @pytest.mark.parametrize("page", ["1400 light"], indirect=True)
-def test_a_replay_plays_and_steps(page):
+def test_a_replay_plays_and_shows_when_a_kill_loses_the_call(page):
     page.goto("README.html")
     slider = page.get_by_role("slider")
     page.get_by_role("button", name="Step").click()
@@ -133,3 +133,5 @@ def test_a_replay_plays_and_steps(page):
     page.get_by_role("button", name="Play").click()
     page.wait_for_function("document.querySelector('.replay input').value === '3'")
     page.get_by_role("button", name="Pause").click()
+    for sentence in ("For 10 s, the call is nowhere in Redis", "would now lose add(4, 4)."):
+        page.get_by_text(sentence).wait_for()
