@@ -97,7 +97,8 @@ def finished_sum(project, site):
 
 def test_the_same_in_django(project, site):
     finished_sum(project, site)
-    assert_refused("GET of an unknown id", site.ask(UNKNOWN), 404)
+    for path in UNKNOWN, "/sums/nothing":
+        assert_refused(f"GET {path}, an unknown id,", site.ask(path), 404)
 
 
 @pytest.mark.parametrize("body", BAD_BODIES)

@@ -24,6 +24,11 @@ def refuse(status, detail):
     return JsonResponse({"detail": detail}, status=status)
 
 
+def not_found(request, exception):
+    """Answer 404 where no path matches, such as an id that is no UUID."""
+    return refuse(404, "There is nothing here.")
+
+
 def is_foreign(request):
     """Return whether a browser sends this for a page of another site."""
     origin = request.headers.get("Origin")
