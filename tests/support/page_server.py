@@ -81,9 +81,11 @@ class PageServer:
         assert status == 202, f"{what} should answer 202, but it answered {status} {body}."
         sum_id = text_in(body, "id")
         assert sum_id, f'{what} should answer {{"id": "..."}}, but it answered {body}.'
-        path = headers["Location"]
+        location = headers["Location"]
+        # It may be the whole address, as FastAPI's url_for makes it.
+        path = (location or "").removeprefix(self.url)
         assert path == f"/sums/{sum_id}", (
-            f"{what} should have the header Location: /sums/{sum_id}, but it has {path!r}."
+            f"{what} should have the header Location: /sums/{sum_id}, but it has {location!r}."
         )
         return path
 
