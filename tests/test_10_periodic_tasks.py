@@ -527,14 +527,6 @@ def test_only_a_second_zone_begins_anew(beat):
 
 
 @no_worker
-def test_an_entry_with_another_name_begins_anew(beat):
-    beat.run("2026-03-01 00:00", days=1)
-    beat.app.conf.beat_schedule["daily"] = beat.app.conf.beat_schedule.pop("interest")
-    found = beat.run("2026-03-09 02:00", minutes=30)
-    assert not found, f"An entry with a new name should have no past, but beat sent at {found}."
-
-
-@no_worker
 @pytest.mark.parametrize(
     "begin, killed_after, wanted",
     [
