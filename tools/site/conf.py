@@ -135,8 +135,11 @@ def add_to_context(app, page, template, context, doctree):
             ("property", "og:type", "website"),
             ("property", "og:title", title),
             ("property", "og:description", description),
+        ]
+    if doctree and ADDRESS:
+        context["about"] += [
             ("property", "og:url", context["pageurl"]),
-            ("property", "og:image", f"{app.config.html_baseurl}_static/card.png"),
+            ("property", "og:image", f"{html_baseurl}_static/card.png"),
         ]
 
 
@@ -165,10 +168,10 @@ def add_files(app, failure):
         shutil.copy(ROOT / "docs" / name, app.outdir / "docs" / name)
     card = novasvg.Document.load_from_data(CARD.format((ROOT / "docs/picture.svg").read_text()))
     card.render_to_bitmap(1200, 630).write_to_png(str(app.outdir / "_static/card.png"))
-    if app.config.html_baseurl:
-        pages = sorted(re.sub("README$", "", page) for page in app.env.found_docs)
-        addresses = [f"{app.config.html_baseurl}{page}" for page in pages]
-        (app.outdir / "sitemap.txt").write_text("\n".join(addresses))
+    if ADDRESS:
+        urls = [f"{html_baseurl}{page}.html" for page in sorted(app.env.found_docs)]
+        sitemap = re.sub(r"README\.html$", "", "\n".join(urls), flags=re.MULTILINE)
+        (app.outdir / "sitemap.txt").write_text(sitemap)
 
 
 def setup(app):
