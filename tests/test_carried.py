@@ -4,8 +4,8 @@ import ast
 
 import pytest
 from support.carried import (
-    CHAPTERS_WITH_SETTINGS,
     carried_settings,
+    find_chapters_with_settings,
     listed_code,
     listed_settings,
     listed_tasks,
@@ -25,7 +25,7 @@ SETTING_OF_OPTION = {
     "soft_time_limit": "task_soft_time_limit",
     "time_limit": "task_time_limit",
 }
-each_chapter = pytest.mark.parametrize("chapter", CHAPTERS_WITH_SETTINGS)
+each_chapter = pytest.mark.parametrize("chapter", find_chapters_with_settings())
 
 
 def describe(settings, name):

@@ -23,11 +23,6 @@ from course.chapters import PREVIOUS, ROOT, find_chapter
 from course.environment import PROGRAMS, environment
 from course.lesson import Lesson
 
-CHAPTERS_WITH_SETTINGS = [
-    chapter
-    for chapter, previous in PREVIOUS.items()
-    if (ROOT / "chapters" / previous / "celeryconfig.py").exists()
-]
 # The tests' own server is the broker and the result backend of an app under test.
 URLS = ("broker_url", "result_backend")
 PRINT_TASKS = """
@@ -52,6 +47,15 @@ print(json.dumps(found))
 """
 
 
+def find_chapters_with_settings():
+    """Return the chapters whose previous chapter has a celeryconfig.py."""
+    chapters = []
+    for chapter, previous in PREVIOUS.items():
+        if (ROOT / "chapters" / previous / "celeryconfig.py").exists():
+            chapters.append(chapter)
+    return chapters
+
+
 def read_settings(chapter):
     """Return the settings in the celeryconfig.py of one of the course's chapters."""
     namespace = runpy.run_path(str(ROOT / "chapters" / chapter / "celeryconfig.py"))
@@ -61,8 +65,11 @@ def read_settings(chapter):
 def listed_code(chapter, file):
     """Return all that a chapter's lesson lists of a file."""
     lesson = Lesson(ROOT / "chapters" / chapter / "README.md")
-    listed = [block for block in lesson.blocks if block.language == "python"]
-    return "\n".join(block.source for block in listed if block.label == file)
+    sources = []
+    for block in lesson.blocks:
+        if block.language == "python" and block.label == file:
+            sources.append(block.source)
+    return "\n".join(sources)
 
 
 def listed_settings(chapter):
@@ -72,9 +79,10 @@ def listed_settings(chapter):
 
 def carried_settings(chapter):
     """Return the settings of the chapter before that a chapter's lesson doesn't change."""
-    changed = listed_settings(chapter)
     settings = read_settings(PREVIOUS[chapter])
-    return {name: value for name, value in settings.items() if name not in changed}
+    for name in listed_settings(chapter):
+        settings.pop(name, None)
+    return settings
 
 
 def carried_tasks(number):
