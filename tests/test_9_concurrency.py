@@ -13,6 +13,7 @@ from celery.exceptions import TimeLimitExceeded
 from support.assertions import (
     assert_listed,
     assert_raises,
+    assert_returns,
     describe,
     find_task,
     wait_until_ready,
@@ -34,8 +35,7 @@ def rates(bank):
 
 def assert_dollars(rates):
     """Fail unless a dollar's rate is right."""
-    found = rates.rate("USD")
-    assert found == 1.16, f'rate("USD") should return 1.16, but it returned {found!r}.'
+    assert_returns('rate("USD")', lambda: rates.rate("USD"), 1.16)
 
 
 def assert_connections(bank, wanted, what):
@@ -102,6 +102,10 @@ def test_rate_raises_what_it_raised(rates, bank):
         assert error.seconds == 3, (
             f"BankBusy should have the bank's 3 as its seconds, but it is {error!r}."
         )
+    except rates.BankError as error:
+        raise AssertionError(
+            f"rate should raise BankBusy if there is a Retry-After, but it raised {describe(error)}"
+        ) from None
     else:
         raise AssertionError("rate should raise BankBusy if there is a Retry-After.")
     assert_dollars(rates)
@@ -138,12 +142,7 @@ def assert_recovers(rates, monkeypatch, problem, what):
         changed.setattr(HTTPConnection, "getresponse", fail)
         with assert_raises(rates.BankError, f"rate should raise BankError if the bank {what}"):
             rates.rate("USD")
-    try:
-        assert_dollars(rates)
-    except rates.BankError as error:
-        raise AssertionError(
-            f"rate should work again after a bank that {what}, but it raised {describe(error)}"
-        ) from None
+    assert_returns(f'After a bank that {what}, rate("USD")', lambda: rates.rate("USD"), 1.16)
 
 
 def test_half_an_answer(rates, bank, monkeypatch):
@@ -211,9 +210,10 @@ def test_what_chapter_8_had(worker, app, number):
 
 
 @pytest.mark.star(
-    "a file `pools.py` names a pool for three tasks, as options of a worker: `WAITING` for 24 calls"
-    " that wait a second each, within six seconds and in one process; `HANGING` for a task"
-    " that its hard limit must end; `SPLITTING` for a task that starts a `multiprocessing.Pool`",
+    "a file `pools.py` names a pool for three tasks, each as a text of a worker's options, such as"
+    ' `"-c 1"`: `WAITING` for 24 calls that wait a second each, within six seconds and in one'
+    " process; `HANGING` for a task that its hard limit must end; `SPLITTING` for a task that"
+    " starts a `multiprocessing.Pool`",
     "pools",
 )
 @pytest.mark.patient(90)
