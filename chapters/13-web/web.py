@@ -1,6 +1,5 @@
 """The web page of the app: `uvicorn web:app`, beside a worker."""
 
-import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
@@ -52,13 +51,6 @@ def apologize(request, error):
     """Answer 503 when Redis can't be reached, as broker or as result backend."""
     detail = "The queue can't be reached at the moment. Please try again."
     return JSONResponse({"detail": detail}, 503, {"Retry-After": "5"})
-
-
-@app.get("/waiting")
-def wait():
-    """Answer as the first page of chapter 1 did."""
-    time.sleep(5)  # the bank is adding
-    return "The sum is 8."
 
 
 @app.get("/")
