@@ -2,7 +2,7 @@
 
 import time
 
-STEP_SECONDS = 10  # that a step of an attempt may take, and importing its files too
+STEP_SECONDS = 10  # that a step of an attempt may take
 
 
 def wait_until(condition, seconds=10.0):
