@@ -15,6 +15,7 @@ from support.assertions import (
     assert_raises,
     assert_returns,
     describe,
+    fetch,
     find_task,
     wait_until_ready,
 )
@@ -231,7 +232,7 @@ def test_star_pools(app, app_under_test, folder):
         return wait_until_ready(worker)
 
     worker = start("WAITING")
-    app.tasks["slow.process"].delay(0).get(timeout=10)
+    fetch(app.tasks["slow.process"].delay(0))
     begin = time.monotonic()
     found = group(app.tasks["slow.process"].s(1) for _ in range(24))().get(timeout=30)
     seconds = time.monotonic() - begin
