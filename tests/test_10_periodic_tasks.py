@@ -1,6 +1,7 @@
 """Chapter 10: what beat sends and when, on a clock that the tests set, and what the ledger does."""
 
 import importlib
+import inspect
 import shelve
 import sqlite3
 import time
@@ -54,7 +55,7 @@ class Beat:
     """Celery's own beat on a clock that beat's sleep moves on: a day takes milliseconds.
 
     It stands in for the module time in celery.beat. `sent` lists the messages: when they were sent,
-    their task, arguments, and expiry in seconds.
+    their task, arguments by position or name, and expiry in seconds.
     """
 
     def __init__(self, app, file):
@@ -64,6 +65,7 @@ class Beat:
         self.end = None
         self.sent = []
         self.killed = []
+        self.errors = []
 
     def time(self):
         """Return the time in the app's zone; a look at the clock takes a millisecond."""
@@ -84,9 +86,14 @@ class Beat:
         expires = None
         if headers["expires"]:
             expires = (datetime.fromisoformat(headers["expires"]) - self.now).total_seconds()
-        arguments = list(body[0])
+        arguments = [*body[0], *body[1].values()]
         message = {"at": self.time(), "task": sender, "args": arguments, "expires": expires}
         self.sent.append(message)
+
+    def note_error(self, text, *values, **_):
+        """Log an error as beat does, and keep it: beat goes on if it can't send a message."""
+        celery.beat.logger.error(text, *values)
+        self.errors.append(values[0])
 
     def set_zone(self, zone):
         self.app.conf.timezone = zone
@@ -98,6 +105,13 @@ class Beat:
         entry = {"task": INTEREST, "args": (0.01,), "schedule": schedule}
         self.app.conf.beat_schedule = {"interest": entry}
 
+    def leave_out(self, task):
+        """Forget the entries of a task, which is due too often for a run of days."""
+        schedule = self.app.conf.beat_schedule
+        for name in list(schedule):
+            if schedule[name].get("task") == task:
+                del schedule[name]
+
     def run(self, begin, close=True, **duration):
         """Start beat at this time in UTC and stop it after this timedelta, or kill it.
 
@@ -106,6 +120,8 @@ class Beat:
         self.now = datetime.fromisoformat(f"{begin}+00:00")
         self.end = self.now + timedelta(**duration)
         already = len(self.sent)
+        self.errors.clear()
+        self.app.finalize()  # as `celery beat` does; the app may add to its schedule then
         service = Service(self.app, schedule_filename=self.file)
         if not close:
             service.sync = lambda: None  # which would write the file and close it
@@ -126,6 +142,7 @@ def beat(app, monkeypatch, tmp_path):
     beat = Beat(app, tmp_path / "celerybeat-schedule")
     monkeypatch.setattr(app, "now", beat.time)
     monkeypatch.setattr(celery.beat, "time", beat)
+    monkeypatch.setattr(celery.beat, "error", beat.note_error)
     return beat
 
 
@@ -169,6 +186,31 @@ def distant_zone(monkeypatch):
     yield
     monkeypatch.delenv("TZ")
     time.tzset()
+
+
+def assert_entry(name, entry):
+    """Fail unless this entry of the schedule has the parts that beat wants."""
+    assert isinstance(entry, dict), (
+        f"The entry {name!r} of beat_schedule should be a dictionary of its own, with a task and a"
+        f" schedule, but it is {entry!r}."
+    )
+    args = entry.get("args", ())
+    assert isinstance(args, (tuple, list)), (
+        f"The args of the entry {name!r} should be a tuple, as in (0.01,), but they are {args!r}."
+    )
+    schedule = entry.get("schedule")
+    assert not isinstance(schedule, str), (
+        f"The schedule of the entry {name!r} should be a crontab, a timedelta or a number of"
+        f" seconds, but it is the text {schedule!r}."
+    )
+
+
+def names_of_a_fixed_day(task, day):
+    """Return the names in a task's module, and its parameters, that hold this day since import."""
+    values = dict(vars(importlib.import_module(task.__module__)))
+    for name, parameter in inspect.signature(task.run).parameters.items():
+        values[name] = parameter.default
+    return [name for name, value in values.items() if day in str(value)]
 
 
 def test_lesson(lesson):
@@ -233,6 +275,11 @@ def test_interest_request(celery_setup, app, pay_interest, ledger, distant_zone)
         f"interest_request should make an entry {before!r}, by the date in UTC, but it made"
         f" {added or 'none'}."
     )
+    fixed = names_of_a_fixed_day(task, after.removeprefix("interest "))
+    assert not fixed, (
+        "interest_request should work out the day each time it runs, but"
+        f" {' and '.join(fixed)} keeps the day on which the worker started."
+    )
     assert_task_returns(app, INTEREST, (0.01,), 1010.0)
 
 
@@ -261,8 +308,15 @@ def test_a_locked_ledger_is_tried_again(app, pay_interest, ledger):
 def test_beat_sends_once_a_day(app, beat):
     """beat_schedule is a dictionary of dictionaries. crontab needs both hour=4 and minute=0,
     and args is a tuple: (0.01,)."""
+    app.finalize()
     assert app.conf.beat_schedule, "celeryconfig.py should set beat_schedule, but it doesn't."
+    for name, entry in app.conf.beat_schedule.items():
+        assert_entry(name, entry)
+    beat.leave_out(DUE)
     beat.run("2026-03-01 00:30", days=2)
+    assert not beat.errors, (
+        f"beat should send each entry, but this was raised: {describe(beat.errors[0])}"
+    )
     calls = {f"{message['task']} with {message['args']}" for message in beat.sent}
     interest = [message for message in beat.sent if message["task"] == INTEREST]
     assert interest and all(message["args"] == [0.01] for message in interest), (
@@ -283,16 +337,18 @@ def test_beat_sends_once_a_day(app, beat):
 def test_a_message_expires(app, beat):
     """An entry's "options" is a dictionary of what apply_async takes, such as expires, in
     seconds."""
+    beat.leave_out(DUE)
     beat.run("2026-03-01 00:30", days=1)
     interest = [message for message in beat.sent if message["task"] == INTEREST]
     assert interest, f"beat should send {INTEREST} once a day, but it didn't."
-    expires = interest[0]["expires"]
+    sent, expires = interest[0]["at"], interest[0]["expires"]
     assert expires is not None, (
         "beat's message should expire after twelve hours, 43200 seconds, but it never expires."
     )
     assert abs(expires - 12 * 3600) < 1, (
-        "beat's message should expire after twelve hours, 43200 seconds, but it expires after"
-        f" {expires:.0f}."
+        "beat's message should expire after twelve hours, 43200 seconds, but what it sends at"
+        f" {sent:%Y-%m-%d %H:%M} expires after {expires:.0f}, at"
+        f" {sent + timedelta(seconds=expires):%Y-%m-%d %H:%M}."
     )
 
 
@@ -326,13 +382,14 @@ def amounts(ledger):
 def test_star_rent(app, beat, ledger):
     """An entry's arguments are the same each time. So who has to know which month it is?"""
     rent_request = find_task(app, RENT)
+    beat.leave_out(DUE)
     beat.run("2026-02-28 20:00", days=1)
     beat.run("2026-03-31 20:00", days=1)
     found = sent_of(beat, RENT)
     wanted = [("03-01 06:00", [-500]), ("04-01 06:00", [-500])]
     assert found == wanted, (
         f"In March and April, beat should send {wanted} to rent_request, but it sent {len(found)}"
-        f" messages, first {found[:2]}."
+        f" in all, beginning with {found[:2]}."
     )
     before = f"rent {datetime.now(UTC):%Y-%m}"
     for _ in range(2):
@@ -393,6 +450,7 @@ def test_star_due(app, beat, ledger):
         later_request("tip", 5, today.isoformat())
         later_request("rent", -500, (today + timedelta(days=2)).isoformat())
     assert not messages, f"later_request should send no message, but it sent {messages}."
+    app.conf.task_always_eager = True  # if due_request sends a message for each amount, run it
     for _ in range(2):
         due_request()
         balance = find_task(app, ENTER)("gift", 100)
