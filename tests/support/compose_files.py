@@ -286,13 +286,18 @@ def assert_worker_is_asked_alone(app):
         )
 
 
+def fits(path, pattern):
+    """Return whether a pattern of Docker's names a path, or a folder that it is in."""
+    places = map(str, (PurePosixPath(path), *PurePosixPath(path).parents))
+    return any(fnmatch(place, pattern) for place in places)
+
+
 def is_ignored(path, patterns):
     """Return whether .dockerignore keeps a path from Docker; the last pattern that fits decides."""
     ignored = False
-    places = [str(place) for place in (PurePosixPath(path), *PurePosixPath(path).parents)]
     for pattern in patterns:
         wanted = pattern.removeprefix("!").strip("/").removeprefix("./").removeprefix("**/")
-        if any(fnmatch(place, wanted) for place in places[:-1]):
+        if fits(path, wanted):
             ignored = not pattern.startswith("!")
     return ignored
 
@@ -300,35 +305,49 @@ def is_ignored(path, patterns):
 def read_patterns(folder):
     """Return the patterns of a folder's .dockerignore."""
     path = folder / ".dockerignore"
-    if not path.exists():
-        return []
-    lines = [line.strip() for line in path.read_text().splitlines()]
-    return [line for line in lines if line and not line.startswith("#")]
+    patterns = []
+    if path.exists():
+        for line in path.read_text().splitlines():
+            if line.strip() and not line.strip().startswith("#"):
+                patterns.append(line.strip())
+    return patterns
+
+
+def find_copied(app):
+    """Return what COPY and ADD name in the first Dockerfile: each instruction and its sources."""
+    for service in app.services:
+        if service.given.get("build"):
+            return split_copies(app.instructions(service, "COPY", "ADD"))
+    return []
+
+
+def split_copies(instructions):
+    """Return each instruction that copies from the folder, and its sources."""
+    copies = []
+    for rest in instructions:
+        if "--from" not in rest:
+            words = [word for word in rest.split() if not word.startswith("--")]
+            copies.append((rest, words[:-1]))
+    return copies
 
 
 def assert_image_has_no_password(app):
     """Fail if COPY or ADD takes a file that is a secret."""
     patterns = read_patterns(app.folder)
-    exposed = [path for path in app.secret_files() if not is_ignored(path, patterns)]
-    built = [service for service in app.services if service.given.get("build")]
-    for service in built[:1]:
-        for rest in app.instructions(service, "COPY", "ADD"):
-            words = [word for word in rest.split() if not word.startswith("--")]
-            if "--from" in rest:
-                continue
-            for path in exposed:
-                taken = any(is_taken(path, source) for source in words[:-1])
-                assert not taken, (
-                    f"{path} should stay out of the image, but COPY {rest} takes it: copy by name,"
-                    " and name what Docker may copy in .dockerignore."
-                )
+    copies = find_copied(app)
+    for path in app.secret_files():
+        if is_ignored(path, patterns):
+            continue
+        for rest, sources in copies:
+            assert not any(is_taken(path, source) for source in sources), (
+                f"{path} should stay out of the image, but COPY {rest} takes it: copy by name,"
+                " and name what Docker may copy in .dockerignore."
+            )
 
 
 def is_taken(path, source):
     """Return whether COPY of a source takes the file at this path."""
-    source = source.strip('[]",').removeprefix("./").rstrip("/") or "."
-    places = [str(place) for place in (PurePosixPath(path), *PurePosixPath(path).parents)]
-    return any(fnmatch(place, source) for place in places)
+    return fits(path, source.strip('[]",').removeprefix("./").rstrip("/") or ".")
 
 
 def assert_flower_can_start(app):
