@@ -33,6 +33,7 @@ from course.environment import PINNED
 from course.waiting import wait_until
 
 BERLIN = "Europe/Berlin"
+ENTRY_PARTS = {"task", "schedule", "args", "kwargs", "options", "relative"}
 # The tasks of the star steps.
 RENT = "tasks.ledger.rent_request"
 MISSED = "tasks.ledger.missed_request"
@@ -193,6 +194,11 @@ def assert_entry(name, entry):
     assert isinstance(entry, dict), (
         f"The entry {name!r} of beat_schedule should be a dictionary of its own, with a task and a"
         f" schedule, but it is {entry!r}."
+    )
+    unknown = sorted(set(entry) - ENTRY_PARTS)
+    assert not unknown, (
+        f"The entry {name!r} has {', '.join(unknown)} beside its task and schedule, but what"
+        ' apply_async takes belongs in its "options".'
     )
     args = entry.get("args", ())
     assert isinstance(args, (tuple, list)), (
