@@ -134,7 +134,10 @@ def test_a_sum_that_no_worker_took_in_time_is_cancelled(app, app_under_test, mon
 def test_redis_is_down_when_the_page_starts(app, app_under_test, own_redis):
     own_redis.stop()
     with serving() as server:
-        assert_refused("POST /sums while Redis is down", server.ask("/sums", [1, 2]), 503)
+        answer = server.ask("/sums", [1, 2])
+        assert_refused("POST /sums while Redis is down", answer, 503)
+        wait = answer.headers["Retry-After"]
+        assert wait == "5", f"503 should come with Retry-After: 5, but that header is {wait}."
         own_redis.start()
         server.assert_state(server.send([1, 2]), {"state": "PENDING"}, "once Redis is there")
 
@@ -403,3 +406,11 @@ def test_sending_again(page_server, app, app_under_test, folder):
     assert 48 < minutes < 51, (
         f"A sum that is 10 minutes old should expire 50 minutes later, but it would in {minutes}."
     )
+
+
+@pytest.mark.isolated(count=0)
+def test_reading_a_record_does_not_wait_for_writing(page_server, folder):
+    path = page_server.send([1])
+    with closing(sqlite3.connect(folder / "sums.db")) as db:
+        db.execute("BEGIN EXCLUSIVE")
+        page_server.assert_state(path, {"state": "PENDING"}, "while another record is written")
