@@ -1,5 +1,6 @@
 """The id follows from Python's hash of the key, which is another one in each process."""
 
+from contextlib import asynccontextmanager
 from typing import Annotated
 from uuid import UUID, uuid4
 
@@ -14,9 +15,15 @@ from tasks.celery import app as celery
 
 celery.conf.task_publish_retry = False
 celery.conf.broker_transport_options |= {"max_retries": 0, "socket_timeout": 1}
-without_get = denied_join_result()
-without_get.__enter__()
-app = FastAPI()
+
+
+@asynccontextmanager
+async def lifespan(_):
+    with denied_join_result():
+        yield
+
+
+app = FastAPI(lifespan=lifespan)
 
 
 @app.exception_handler(OperationalError)

@@ -1,5 +1,6 @@
 """The keys are in the memory of one process."""
 
+from contextlib import asynccontextmanager
 from typing import Annotated
 from uuid import uuid4
 
@@ -13,9 +14,15 @@ from tasks.celery import app as celery
 
 celery.conf.task_publish_retry = False
 celery.conf.broker_transport_options |= {"max_retries": 0, "socket_timeout": 1}
-without_get = denied_join_result()
-without_get.__enter__()
-app = FastAPI()
+
+
+@asynccontextmanager
+async def lifespan(_):
+    with denied_join_result():
+        yield
+
+
+app = FastAPI(lifespan=lifespan)
 ids = {}
 
 
