@@ -604,6 +604,10 @@ def test_a_killed_beat_has_forgotten_what_it_sent_since_it_woke(beat, begin, kil
     """With the chapter's schedule, beat sleeps for five minutes at most."""
     found = beat.run(f"2026-03-01 {begin}", close=False, seconds=killed_after)
     assert found == ["2026-03-01 04:00+00:00"], f"beat should send at 4:00, but it sent at {found}."
+    with shelve.open(beat.file, "r") as file:
+        writes_at_once = hasattr(file.dict, "sync")
+    if not writes_at_once:  # Debian's own Python, whose dbm writes when the file is closed
+        wanted = []
     found = beat.run("2026-03-01 04:05:45", minutes=1)
     assert found == wanted, (
         f"A beat that was started at {begin} and killed {killed_after} seconds later should be"

@@ -253,7 +253,9 @@ def test_star_pools(app, app_under_test, folder):
     worker.kill()
 
     start("SPLITTING")
-    found = app.tasks["slow.split"].delay().get(timeout=20, propagate=False)
+    result = app.tasks["slow.split"].delay()
+    wait_until(result.ready, 20)
+    found = result.result
     assert found == [1, 2], (
         f"With SPLITTING, a task should be able to start a pool, but its result is {found!r}."
     )
