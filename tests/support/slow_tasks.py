@@ -115,8 +115,12 @@ def process(seconds):
 @app.task(name="slow.split")
 def split():
     """Compute in two processes of a pool, and return their answers."""
-    with multiprocessing.Pool(2) as pool:
-        return pool.map(abs, [-1, -2])
+    pool = multiprocessing.Pool(2)
+    answers = pool.map(abs, [-1, -2])
+    # `with` would terminate the processes, which have inherited the worker's answer to SIGTERM.
+    pool.close()
+    pool.join()
+    return answers
 
 
 async def reach(key):

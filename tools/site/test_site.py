@@ -158,7 +158,8 @@ def test_a_question_waits_for_a_choice(page):
 def search(page, words):
     """Return the paths of the links that a search shows."""
     page.goto(f"search.html?q={words}")
-    page.get_by_text(re.compile("Search finished|did not match")).wait_for()
+    ended = re.compile("Search finished|did not match")
+    page.locator(".search-summary", has_text=ended).wait_for()
     links = page.locator("#search-results li a")
     return links.evaluate_all("links => links.map(link => link.pathname + link.hash)")
 
