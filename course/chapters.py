@@ -30,6 +30,16 @@ def find_written_files():
     return patterns
 
 
+def find_no_steps():
+    """Return patterns of the files that are no step of an app: .gitattributes marks them -diff."""
+    patterns = []
+    for line in (ROOT / ".gitattributes").read_text().splitlines():
+        pattern, _, attribute = line.partition(" ")
+        if attribute == "-diff":
+            patterns.append(pattern)
+    return patterns
+
+
 CHAPTERS = find_chapters()
 # The previous chapter of each chapter but the first.
 PREVIOUS = dict(zip(CHAPTERS[1:], CHAPTERS))  # noqa: B905  the system's Python may be 3.9

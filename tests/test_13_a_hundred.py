@@ -7,14 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from support.assertions import WARM_STOP, wait_until_ready
 from support.names import ALONE
-from support.page_server import start_page_server
+from support.page_server import needs_page_server, start_page_server
 
 from course.waiting import wait_until
 
 PENDING = {"state": "PENDING"}
-pytestmark = pytest.mark.skipif(
-    "config.option.docker", reason="the page's server runs on this machine: make test"
-)
+pytestmark = needs_page_server
 
 
 def count_done(futures):

@@ -21,6 +21,7 @@ from support.page_server import (
     BAD_BODIES,
     assert_refused,
     id_of,
+    needs_page_server,
     serving,
     start_page_server,
     text_in,
@@ -53,10 +54,9 @@ class Elements(HTMLParser):
             self.fields.append((name, attributes.get("id")))
 
 
-def test_lesson(request, monkeypatch, folder, lesson, shared, tmp_path):
+@needs_page_server
+def test_lesson(monkeypatch, folder, lesson, shared, tmp_path):
     """It runs on a free port, since the reader's 8000 may be in use."""
-    if request.config.option.docker:
-        pytest.skip("the page's server runs on this machine: make test")
     port = free_port()
     monkeypatch.setenv("UVICORN_PORT", str(port))
     path = folder / "README.md"
@@ -288,12 +288,11 @@ def id_for_key(server, key):
     " with 503, it sends the sum",
     "an-unknown-id",
 )
+@needs_page_server
 @pytest.mark.isolated(count=0, server=True)
-def test_star_key(request, app, app_under_test, own_redis):
+def test_star_key(app, app_under_test, own_redis):
     """Annotated[str | None, Header()] is the header. What must become of a record whose message
     can't be sent?"""
-    if request.config.option.docker:
-        pytest.skip("the page's server isn't in the worker's image: make test")
     first = str(uuid4())
     second = str(uuid4())
     with serving() as server:

@@ -12,6 +12,7 @@ import psutil
 import pytest
 from celery import Celery
 from redis import StrictRedis
+from support.reaper import find_processes
 
 from course.chapters import ROOT
 from course.environment import PROGRAMS, STACK, STRIPPED_PREFIXES, free_port
@@ -54,13 +55,7 @@ class Terminal(pexpect.spawn):
     def processes(self):
         """Return the terminal's processes, without the shell and without zombies."""
         self.text()  # reads what they print: a process whose output nobody reads stands still
-        found = []
-        for process in psutil.process_iter(["status"]):
-            with contextlib.suppress(OSError):
-                is_here = os.getsid(process.pid) == self.pid and process.pid != self.pid
-                if is_here and process.info["status"] != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+        return [process for process in find_processes(self.pid) if process.pid != self.pid]
 
     def kill(self):
         """Kill all processes of the terminal."""

@@ -23,6 +23,10 @@ ANSWER_TIMEOUT = 10
 if os.environ.get("DIR"):
     ANSWER_TIMEOUT = 3
 
+needs_page_server = pytest.mark.skipif(
+    "config.option.docker", reason="the page's server runs on this machine: make test"
+)
+
 # What is no list of 1 to 1000 finite numbers.
 BAD_BODIES = [
     b'["four"]',

@@ -7,7 +7,6 @@ which comes when the tests end, and ends what is left.
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -52,25 +51,25 @@ def read_things():
 
 
 def find_processes(number):
-    """Return the PIDs of what runs in the session or the group of this number.
+    """Return the processes in the session or the group of this number, without zombies.
 
     A shell gives each command that is typed in it a group of its own, in the shell's session.
     """
-    pids = []
+    found = []
     for process in psutil.process_iter(["status"]):
         with contextlib.suppress(OSError):  # it has just ended
             numbers = os.getsid(process.pid), os.getpgid(process.pid)
             if number in numbers and process.info["status"] != psutil.STATUS_ZOMBIE:
-                pids.append(process.pid)
-    return pids
+                found.append(process)
+    return found
 
 
 def kill_processes(number):
     """Kill the processes of a session or group, and those that they start meanwhile."""
-    while pids := find_processes(number):
-        for pid in pids:
-            with contextlib.suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
+    while found := find_processes(number):
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
         time.sleep(0.01)
 
 

@@ -5,7 +5,7 @@ import fnmatch
 import math
 import re
 
-from course.chapters import ELSEWHERE, NOT_CODE, PREVIOUS, ROOT, number_of
+from course.chapters import ELSEWHERE, NOT_CODE, PREVIOUS, ROOT, find_no_steps, number_of
 from course.lesson import UNDO
 
 # Seconds.
@@ -118,9 +118,8 @@ def read_code(folder):
 def is_not_typed(name):
     """Return whether a file or a folder of this name is copied, generated or skipped."""
     patterns = [*NOT_TYPED]
-    for line in (ROOT / ".gitattributes").read_text().splitlines():
-        if line.endswith(" -diff"):
-            patterns.append(line.removesuffix(" -diff").rpartition("/")[2])
+    for pattern in find_no_steps():
+        patterns.append(pattern.rpartition("/")[2])
     return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 

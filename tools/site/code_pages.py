@@ -14,7 +14,7 @@ from docutils import nodes
 from pygments.lexers import TextLexer, find_lexer_class_for_filename
 from pygments.token import STANDARD_TYPES
 
-from course.chapters import CHAPTERS, GENERATED, PREVIOUS, ROOT, number_of
+from course.chapters import CHAPTERS, GENERATED, PREVIOUS, ROOT, find_no_steps, number_of
 
 FOLLOWING = {previous: chapter for chapter, previous in PREVIOUS.items()}
 CONTEXT = 3  # lines around a change
@@ -112,9 +112,7 @@ def compare(old, new, name):
 def list_changes(chapter):
     """Return each change of a file in a chapter: git's letter, the old path and the new one."""
     trees = [f"HEAD:chapters/{PREVIOUS[chapter]}", f"HEAD:chapters/{chapter}"]
-    # What .gitattributes calls no step of the app
-    lines = (ROOT / ".gitattributes").read_text().splitlines()
-    others = [f":!{line.removesuffix(' -diff')}" for line in lines if line.endswith(" -diff")]
+    others = [f":!{pattern}" for pattern in find_no_steps()]
     listing = git("diff", "-M", "--name-status", *trees, "--", ".", ":!README.md", *others)
     changes = []
     for line in listing.splitlines():
