@@ -131,14 +131,18 @@ def test_a_message_given_back_is_most_urgent(celery_setup, app, redis, worker):
         app.tasks["slow.nap"].apply_async((4,), priority=9)
     wait_until(lambda: redis.hlen("unacked") == 4 and "nap of 4 s" in worker.logs(), 10)
     worker.kill("SIGTERM")
-    wait_until(lambda: worker.container.status == "exited", 20)
-    found = redis.llen("celery"), redis.llen("celery\x06\x169")
-    wanted = (0, 5)
-    if PINNED:
-        wanted = (3, 2)
-    assert found == wanted, (
-        f"After a warm stop, urgent and other messages should be {wanted}, but they are {found}."
+    wait_until(lambda: worker.container.status == "exited", 30)
+    ended = worker.logs().count("succeeded in")
+    urgent, others = redis.llen("celery"), redis.llen("celery\x06\x169")
+    assert ended + urgent + others == 6, (
+        f"Of 6 messages, {ended} have run and {urgent} + {others} wait: one was lost or run twice."
     )
+    if PINNED:
+        assert urgent > 0, "Celery 5.1 should give messages back as most urgent, but none is."
+    else:
+        assert urgent == 0, (
+            f"Celery 5.7 should give messages back with their priority, but {urgent} are urgent."
+        )
 
 
 @pytest.mark.isolated(slow_tasks=True, args=["-c", "1"])
