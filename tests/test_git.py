@@ -19,6 +19,29 @@ COURSE = {
     "10-c": ("app/main.py", "ten" + TEXT[1:]),
 }
 TAGS = ["chapter-1", "chapter-2", "chapter-10"]
+TOP_LEVEL = {
+    ".ci",
+    ".devcontainer",
+    ".dockerignore",
+    ".gitattributes",
+    ".github",
+    ".gitignore",
+    "CONTRIBUTING.md",
+    "Dockerfile",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "SECURITY.md",
+    "chapters",
+    "course",
+    "docker-compose.yml",
+    "docs",
+    "maintain.mk",
+    "pyproject.toml",
+    "requirements.txt",
+    "tests",
+    "tools",
+}
 SHARED = {".gitattributes", ".gitignore", "LICENSE", "requirements.txt"}
 # Without the user's settings of git.
 ENV = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
@@ -181,6 +204,12 @@ def test_the_difference_is_the_lesson(before, after):
             assert listings or is_named, (
                 f"{path} is new or moved: the lesson of {after} should list or name it."
             )
+
+
+def test_nothing_else_lies_at_the_top_level():
+    found = {path.split("/")[0] for path in run(ROOT, "git ls-files")}
+    strays = sorted(found - TOP_LEVEL)
+    assert not strays, f"Each file at the top level should earn its place, but there are {strays}."
 
 
 def find_differences(before, after):
