@@ -35,11 +35,11 @@ def send(numbers):
 
 
 def crowd(number, path, numbers=None):
-    """Let so many visitors ask at once; return the seconds until the last one has an answer."""
+    """Let so many visitors ask at once; return how long the last one waits for an answer."""
     begin = time.monotonic()
     with ThreadPoolExecutor(number) as visitors:
         list(visitors.map(ask, [path] * number, [numbers] * number))
-    return time.monotonic() - begin
+    return f"{time.monotonic() - begin:.1f} seconds"
 
 
 def follow(id):
