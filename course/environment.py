@@ -3,6 +3,8 @@
 import os
 import socket
 import sys
+from functools import cache
+from itertools import cycle
 
 from course.chapters import ROOT
 
@@ -15,6 +17,8 @@ PROGRAMS = ROOT / (".venv" if PINNED else f".venv-{STACK}") / "bin"
 URLS = ("CELERY_BROKER_URL", "CELERY_RESULT_BACKEND")
 # Variables that would lead a child process to another server, or make to another target.
 STRIPPED_PREFIXES = ("ARGS", "CELERY_", "DIR", "LOGURU_", "MAKE", "MFLAGS", "REDIS", "STACK")
+# A socket that this process keeps open: see claim_ports.
+CLAIMS = []
 
 
 def redis_port():
@@ -30,11 +34,35 @@ def port_url():
     return f"redis://127.0.0.1:{redis_port()}/0"
 
 
+@cache
+def claim_ports():
+    """Claim a hundred ports for this process; return an endless iterator over them.
+
+    They are below the ports that systems give to outgoing connections. The claim is a UDP socket
+    on the first of them, which the system closes when the process ends. Raises RuntimeError if
+    other processes have claimed all.
+    """
+    for first in range(20000, 32700, 100):
+        claim = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            claim.bind(("127.0.0.1", first))
+        except OSError:
+            claim.close()
+        else:
+            CLAIMS.append(claim)
+            return cycle(range(first, first + 100))
+    raise RuntimeError("All ports from 20000 to 32699 are claimed by tests: end some of them.")
+
+
 def free_port():
-    """Return a port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    """Return a port of 127.0.0.1 that nothing listens on and that other tests don't take."""
+    for port in claim_ports():
+        with socket.socket() as free:
+            try:
+                free.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 def environment(url=None):
