@@ -102,6 +102,14 @@ def find_new_folder(number):
     return folder
 
 
+def require_attempt(number, kind=""):
+    """Exit with a sentence unless an attempt is there or, with the kind "new", can be made."""
+    if kind == "new":
+        find_new_folder(number)
+    else:
+        find_folder(number, "my")
+
+
 def start(number):
     """Copy the learner's previous chapter, or else the course's, into a new folder."""
     folder = find_new_folder(number)

@@ -377,6 +377,7 @@ def watch(number):
 
 def main(number, verb=""):
     """Check an attempt; the verb may be hint or watch."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if verb == "watch":
             watch(number)

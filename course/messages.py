@@ -6,12 +6,13 @@ It is read from MONITOR, which can halve a server's speed: it is for learning, n
 import argparse
 import json
 import os
+import signal
 import sys
 import time
 
 import redis
 
-from course.environment import URLS, redis_port
+from course.environment import URLS, port_url
 from course.events import Reader, parse_command
 from course.sentences import join_line, sentence
 
@@ -212,11 +213,12 @@ def watch(url, printer):
 
 def main(*words):
     """Watch the database of a URL, or else the learner's; with --json, print events as JSON."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     parser = argparse.ArgumentParser(prog="make messages", description=__doc__)
     parser.add_argument("url", nargs="?", help="redis://HOST:PORT/DATABASE")
     parser.add_argument("--json", action="store_true", help="print one event a line, as JSON")
     arguments = parser.parse_args(words)
-    usual = os.environ.get(URLS[0]) or f"redis://127.0.0.1:{redis_port()}/0"
+    usual = os.environ.get(URLS[0]) or port_url()
     printer = JsonPrinter() if arguments.json else Printer()
     try:
         watch(arguments.url or usual, printer)

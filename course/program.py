@@ -73,7 +73,7 @@ def become(program, words):
     os.execv(path, [path, *words])
 
 
-def run_program(number, command):
+def run_program(number, *command):
     """Become a program in the chapter's folder, once it is known to find what it needs there."""
     enter_folder(find_folder(number))
     words = set(command)

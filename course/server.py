@@ -100,6 +100,11 @@ def launch_server(port, folder, **options):
 
 
 def start_server():
+    """Start the learner's server unless one serves, and print which one serves."""
+    print(provide_server(), flush=True)
+
+
+def provide_server():
     """Start the learner's server unless one serves; return a line that says which one serves.
 
     Exits with a sentence if none can be started.

@@ -21,7 +21,7 @@ from course.program import become, enter_folder
 from course.server import HOST, ask, find_embedded_ports
 
 
-def run_shell(number, options):
+def run_shell(number, *options):
     """Become Python in the chapter's folder, with options of python."""
     folder = find_folder(number)
     enter_folder(folder)

@@ -7,6 +7,14 @@ from difflib import get_close_matches
 from course.chapters import find_chapter
 
 
+def suggest(kind, name, *known):
+    """Say what a name, which is of this kind, should be: one of those that are known."""
+    if kind == "target":
+        suggest_target(name, known)
+    else:
+        suggest_variable(name, known)
+
+
 def suggest_target(name, targets):
     """Exit with a sentence about a target that isn't there."""
     found = re.fullmatch(r"chapter-(.+)-([a-z]+)", name)

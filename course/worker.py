@@ -20,11 +20,11 @@ def enter_folder(folder):
     sys.path[0] = str(PROGRAMS)
 
 
-def run_worker(number, options):
+def run_worker(number, *options):
     """Start Redis if none answers, and become the chapter's worker, with options of celery."""
     folder = find_folder(number)
     watcher = Watcher(folder)
-    print(start_server(), flush=True)
+    start_server()
     enter_folder(folder)
     words = ["-A", APP, "worker", "--loglevel=info", *options]
     sys.argv = [str(PROGRAMS / "celery"), *words]
@@ -50,7 +50,7 @@ def run_containers(number):
     # Containers use the server beside them.
     for name in URLS:
         os.environ.pop(name, None)
-    print(start_server(), flush=True)
+    start_server()
     enter_folder(folder)
     _, client = prepare(number, in_containers=True)
     start_workers(number)
