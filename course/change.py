@@ -11,7 +11,7 @@ import subprocess
 import sys
 
 from course.chapters import ROOT, display_path, find_chapter, find_folder
-from course.lesson import Block, Lesson, apply_diff
+from course.lesson import Block, apply_diff, read_lesson
 
 KEPT = ROOT / ".course" / "changes"
 RESTART = (
@@ -21,10 +21,9 @@ RESTART = (
 
 def find_changes(number):
     """Return the changes of a lesson in their order: lists of diffs with nothing in between."""
-    lesson = Lesson(ROOT / "chapters" / find_chapter(number) / "README.md")
     changes = []
     follows_diff = False
-    for part in lesson.parts:
+    for part in read_lesson(find_chapter(number)).parts:
         if not isinstance(part, Block):
             continue
         is_diff = part.language == "diff"

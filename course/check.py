@@ -29,6 +29,7 @@ from course.chapters import (
     number_of,
 )
 from course.environment import APP, PROGRAMS, environment
+from course.lesson import read_lesson
 from course.waiting import STEP_SECONDS
 
 FIRST_STEP_SECONDS = 3 * STEP_SECONDS  # with the start of pytest and the worker
@@ -151,7 +152,7 @@ class Check:
         self.folder = find_folder(number, "my")
         self.chapter = ROOT / "chapters" / self.name
         self.shown_folder = display_path(self.folder)
-        self.lesson = (self.chapter / "README.md").read_text()
+        self.lesson = read_lesson(self.name)
         self.interactive = sys.stdout.isatty()
         self.steps = [IMPORT_STEP]
         self.passed = 0
@@ -162,7 +163,7 @@ class Check:
         """Check the attempt; return whether all its numbered steps passed."""
         begin = time.monotonic()
         checked = progress.digest(self.folder)
-        title = self.lesson.partition("\n")[0].removeprefix("# ")
+        title = self.lesson.text.partition("\n")[0].removeprefix("# ")
         print(f"{title} · {self.shown_folder}\n", flush=True)
         self.show_running()
         self.run_steps()
@@ -296,7 +297,7 @@ class Check:
         elif progress.nudge(self.folder, step["text"]):
             self.write(f"hint     {step['hint']}", " " * 9)
         else:
-            heading = find_heading(self.lesson, step["anchor"])
+            heading = self.lesson.headings()[step["anchor"]]
             again = f"{self.type_make('hint')} once more gives a hint."
             nudge = f'read "{heading}" again: what does it do that your code doesn\'t? {again}'
             self.write(f"nudge    {nudge}", " " * 9)
@@ -306,7 +307,7 @@ class Check:
         if self.open_star:
             self.show_way_on(self.open_star, verb)
         print("\nYou now know:\n")
-        known = self.lesson.partition("## What you now know\n")[2].partition("\n## ")[0]
+        known = self.lesson.text.partition("## What you now know\n")[2].partition("\n## ")[0]
         for line in known.strip().splitlines():
             self.write(line, "  ")
         print(f"\nCompare: make chapter-{self.number}-diff DIR={self.shown_folder}")
@@ -315,14 +316,6 @@ class Check:
         for name in CHAPTERS[position + 1 : position + 2]:
             command = f"make chapter-{number_of(name)}-start"
             print(f"Next: read chapters/{name}/README.md, then type {command}")
-
-
-def find_heading(lesson, anchor):
-    """Return the heading of a lesson that an anchor leads to."""
-    for heading in re.findall(r"^#+ (.+)$", lesson, re.MULTILINE):
-        if re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") == anchor:
-            return heading
-    return anchor
 
 
 def check(number, verb=""):

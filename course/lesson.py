@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from course.chapters import display_path
+from course.chapters import ROOT, display_path
 
 FENCE = "```"
 BOLD = re.compile(r"\*\*(.+)\*\*")
@@ -36,6 +36,8 @@ DIRECTIVES = {
     "bench": re.compile(r"\w+"),
     "/bench": re.compile(""),
 }
+LISTED = ("python", "sh", "yaml")
+NOT_PROSE = re.compile(r"^```.*?^```$|^<!--.*?-->$", re.MULTILINE | re.DOTALL)
 # Commands that take a lesson's changes back.
 UNDO = re.compile(r"^\$ (git restore |make chapter-\d+-undo)", re.MULTILINE)
 
@@ -112,6 +114,22 @@ class Lesson:
     def blocks(self):
         """The blocks of the page in their order, without its drawings."""
         return [part for part in self.parts if isinstance(part, Block)]
+
+    def headings(self):
+        """Return the headings of the page by their anchors, as GitHub makes them."""
+        headings = {}
+        for heading in re.findall(r"^#+ (.+)$", prose_of(self.text), re.MULTILINE):
+            anchor = re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+            headings[anchor] = heading
+        return headings
+
+    def listings(self, file):
+        """Return the listings that the page shows of a file."""
+        listings = []
+        for block in self.blocks:
+            if block.label == file and block.language in LISTED:
+                listings.append(block.source)
+        return listings
 
     def add_problem(self, line, sentence):
         """Note what is wrong on this line of the page."""
@@ -193,6 +211,16 @@ class Lesson:
             elif part.run:
                 current.blocks.append(part)
         return sessions
+
+
+def read_lesson(chapter):
+    """Return the lesson of a chapter."""
+    return Lesson(ROOT / "chapters" / chapter / "README.md")
+
+
+def prose_of(text):
+    """Return the text of a page without its blocks and comments."""
+    return NOT_PROSE.sub("", text)
 
 
 def starts_worker(block):

@@ -14,13 +14,12 @@ from support.times import exercise_minutes, read_minutes
 
 from course.chapters import CHAPTERS, ROOT, number_of
 from course.environment import PROGRAMS, environment
-from course.lesson import Lesson
+from course.lesson import Lesson, prose_of
 
 LESSONS = {name: ROOT / "chapters" / name / "README.md" for name in CHAPTERS}
 PAGES = ("*.md", "docs/*.md", "chapters/*.md", "chapters/*/*/README.md")
 OTHERS = [page for pattern in PAGES for page in ROOT.glob(pattern)]
 IS_IT_CELERY = ROOT / "chapters" / "is-it-celery.md"
-FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 TYPED_MAKE = re.compile(r"`(make [^`]+)`|^\$ (make .+)$", re.MULTILINE)
 TARGET = re.compile(r"make (?:[A-Z_]+=\S+ )*([a-z]\S*)")
 LINK = re.compile(r"\]\(([^)\s:]+)\)")
@@ -42,14 +41,6 @@ each_chapter = pytest.mark.parametrize("path", LESSONS.values(), ids=CHAPTERS)
 each_page = pytest.mark.parametrize(
     "path", [*LESSONS.values(), *OTHERS], ids=lambda path: str(path.relative_to(ROOT))
 )
-
-
-def find_anchors(path):
-    """Return the anchors of a page's headings, as GitHub makes them."""
-    anchors = set()
-    for heading in re.findall(r"^#+ (.+)$", FENCE.sub("", path.read_text()), re.MULTILINE):
-        anchors.add(re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-"))
-    return anchors
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +71,7 @@ def test_the_commands_of_a_page_are_targets(path, targets):
 @each_page
 def test_the_links_of_a_page_lead_to_headings_and_files(path):
     where = path.relative_to(ROOT)
-    for link in LINK.findall(FENCE.sub("", path.read_text())):
+    for link in LINK.findall(prose_of(path.read_text())):
         name, _, anchor = link.partition("#")
         if link in GITHUB_PAGES:
             continue
@@ -94,7 +85,7 @@ def test_the_links_of_a_page_lead_to_headings_and_files(path):
             target = path.parent / name
         assert target.exists(), f"{where}: the link {link} should lead to a file."
         if anchor:
-            assert anchor in find_anchors(target), (
+            assert anchor in Lesson(target).headings(), (
                 f"{where}: the link {link} should lead to a heading."
             )
 
@@ -102,7 +93,7 @@ def test_the_links_of_a_page_lead_to_headings_and_files(path):
 @each_page
 def test_the_files_that_a_page_names_exist(path):
     folders = [path.parent, ROOT, ROOT / "tools", *(lesson.parent for lesson in LESSONS.values())]
-    for name in FILE_NAME.findall(FENCE.sub("", path.read_text())):
+    for name in FILE_NAME.findall(prose_of(path.read_text())):
         exists = any((folder / name).exists() for folder in folders)
         assert exists or name.endswith(NOT_HERE), (
             f"{path.relative_to(ROOT)}: the file {name} should exist."
@@ -136,7 +127,7 @@ def test_the_exercise_lists_what_is_checked(path, mark, bullet):
     assert listed == wanted, (
         f"The exercise in {chapter} should list these {mark}s: {wanted}, but it lists {listed}."
     )
-    missing = {anchor for _, anchor in steps} - find_anchors(path)
+    missing = {anchor for _, anchor in steps} - Lesson(path).headings().keys()
     assert not missing, (
         f"The {mark}s of {chapter} should lead to headings of its lesson, not to {missing}."
     )

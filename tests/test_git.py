@@ -9,7 +9,7 @@ from fnmatch import fnmatch
 import pytest
 
 from course.chapters import ELSEWHERE, GENERATED, PREVIOUS, ROOT
-from course.lesson import Lesson
+from course.lesson import read_lesson
 
 TEXT = "".join(f"{number}\n" for number in range(1, 21))
 # The app's file in each chapter, and what is in it.
@@ -178,7 +178,7 @@ def read_git_folder(course):
 @pytest.mark.parametrize("after, before", PREVIOUS.items())
 def test_the_difference_is_the_lesson(before, after):
     """A lesson lists or names what differs; if it lists only additions, nothing else changes."""
-    lesson = Lesson(ROOT / "chapters" / after / "README.md")
+    lesson = read_lesson(after)
     for kind, path in find_differences(before, after):
         name = path.split("/", 2)[2]
         if name == "experiments.py" and kind in "DM":
@@ -187,7 +187,7 @@ def test_the_difference_is_the_lesson(before, after):
             continue  # it follows from what the app writes
         if any(fnmatch(name, pattern) for pattern in GENERATED):
             continue
-        listings = find_listings(lesson, name)
+        listings = lesson.listings(name)
         is_named = f"`{name}`" in lesson.text or is_in_named_folder(name, lesson)
         if kind == "M" and listings:
             assert_only_adds(before, after, name, listings)
@@ -232,15 +232,6 @@ def is_in_named_folder(name, lesson):
     """Return whether a file is in a folder with a page of its own, to which the lesson leads."""
     folder = name.partition("/")[0]
     return folder in ELSEWHERE and f"]({folder}/README.md)" in lesson.text
-
-
-def find_listings(lesson, name):
-    """Return the listings that a lesson shows of a file."""
-    listings = []
-    for block in lesson.blocks:
-        if block.label == name and block.language in ("python", "sh", "yaml"):
-            listings.append(block.source)
-    return listings
 
 
 def assert_only_adds(before, after, name, listings):

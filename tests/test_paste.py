@@ -4,8 +4,8 @@ from codeop import compile_command
 
 import pytest
 
-from course.chapters import CHAPTERS, ROOT
-from course.lesson import Lesson
+from course.chapters import CHAPTERS
+from course.lesson import read_lesson
 
 
 def find_bad_line(source):
@@ -27,7 +27,7 @@ def find_bad_line(source):
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_blocks_of_the_prompt_can_be_pasted(chapter):
-    for block in Lesson(ROOT / "chapters" / chapter / "README.md").blocks:
+    for block in read_lesson(chapter).blocks:
         if block.language == "pycon":
             line = find_bad_line(block.source)
             assert not line, (

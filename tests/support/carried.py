@@ -21,7 +21,7 @@ from support.assertions import (
 
 from course.chapters import PREVIOUS, ROOT, find_chapter
 from course.environment import PROGRAMS, environment
-from course.lesson import Lesson
+from course.lesson import read_lesson
 
 # The tests' own server is the broker and the result backend of an app under test.
 URLS = ("broker_url", "result_backend")
@@ -64,12 +64,7 @@ def read_settings(chapter):
 
 def listed_code(chapter, file):
     """Return all that a chapter's lesson lists of a file."""
-    lesson = Lesson(ROOT / "chapters" / chapter / "README.md")
-    sources = []
-    for block in lesson.blocks:
-        if block.language == "python" and block.label == file:
-            sources.append(block.source)
-    return "\n".join(sources)
+    return "\n".join(read_lesson(chapter).listings(file))
 
 
 def listed_settings(chapter):

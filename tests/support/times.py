@@ -6,7 +6,7 @@ import math
 import re
 
 from course.chapters import ELSEWHERE, NOT_CODE, PREVIOUS, ROOT, find_no_steps, number_of
-from course.lesson import UNDO
+from course.lesson import UNDO, prose_of
 
 # Seconds.
 WORD = 60 / 200
@@ -19,7 +19,6 @@ RESTART = 20  # of the worker and the prompt
 STEP = 20
 WRONG_ANSWER = 80
 
-NOT_PROSE = re.compile(r"^```.*?^```$|^<!--.*?-->$", re.MULTILINE | re.DOTALL)
 EXERCISE = re.compile(r"\n## Your turn\n(.*?)(?=\n## |\Z)", re.DOTALL)
 STEP_LINE = re.compile(r"^\d+\. ", re.MULTILINE)
 # A reader copies or skips these.
@@ -85,7 +84,7 @@ def exercise_lines(lesson):
 
 def count_words(text):
     """Return the number of words outside of blocks and directives."""
-    return len(NOT_PROSE.sub("", text).split())
+    return len(prose_of(text).split())
 
 
 def block_seconds(block):
