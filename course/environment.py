@@ -65,15 +65,21 @@ def free_port():
         return port
 
 
+def inherit_environment(*also_stripped):
+    """Return this process' environment without what would lead a child process elsewhere."""
+    env = {}
+    for name, value in os.environ.items():
+        if not name.startswith((*STRIPPED_PREFIXES, *also_stripped)):
+            env[name] = value
+    return env
+
+
 def environment(url=None):
     """Return the environment of a child process that doesn't use the learner's server.
 
     The stack's programs are first on PATH. With a URL, it is the broker and the result backend.
     """
-    env = {}
-    for name, value in os.environ.items():
-        if not name.startswith(STRIPPED_PREFIXES):
-            env[name] = value
+    env = inherit_environment()
     env["PATH"] = f"{PROGRAMS}{os.pathsep}{env.get('PATH', os.defpath)}"
     if url:
         env |= dict.fromkeys(URLS, url)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from course.chapters import CHAPTERS, ROOT, number_of
-from course.environment import PROGRAMS, STACK, STRIPPED_PREFIXES, free_port
+from course.environment import PROGRAMS, STACK, free_port, inherit_environment
 from course.server import launch_server
 from course.waiting import wait_until
 
@@ -84,8 +84,7 @@ class Figure:
 
 def make_environment():
     """Return the environment of the commands, without what slows Python or redirects a worker."""
-    unwanted = (*STRIPPED_PREFIXES, "PYTHON", "UV_PROJ", "VIRTUAL")
-    env = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+    env = inherit_environment("PYTHON", "UV_PROJ", "VIRTUAL")
     folders = [path for path in env["PATH"].split(":") if not path.startswith(str(ROOT))]
     env["PATH"] = ":".join(folders)
     env["ROOT"] = str(ROOT)

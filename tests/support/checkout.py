@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from redis import StrictRedis
 from support.reaper import find_processes
 
 from course.chapters import ROOT
-from course.environment import PROGRAMS, STACK, STRIPPED_PREFIXES, free_port
+from course.environment import PROGRAMS, STACK, free_port, inherit_environment
 from course.server import is_serving
 from course.waiting import wait_until
 
@@ -82,10 +81,8 @@ class Checkout:
             (self.folder / name).symlink_to(ROOT / name)
         self.port = free_port()
         self.data = self.folder / ".course" / "redis" / str(self.port)
-        self.env = {"REDIS": "embedded", "REDIS_PORT": str(self.port), "STACK": STACK}
-        for name, value in os.environ.items():
-            if not name.startswith(STRIPPED_PREFIXES):
-                self.env[name] = value
+        self.env = inherit_environment()
+        self.env |= {"REDIS": "embedded", "REDIS_PORT": str(self.port), "STACK": STACK}
         # By default, redis 8 waits 5 seconds: too short for 10 MB on a busy machine.
         self.redis = StrictRedis(port=self.port, decode_responses=True, socket_timeout=30)
         self.client = Celery(
