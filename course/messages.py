@@ -70,13 +70,11 @@ class Printer:
             self.waits[event["id"]] = event
             return
         wait = self.waits.pop(event["id"], None)
-        if self.is_counted(event):
-            if self.ends_group(event):
-                self.print_held()
-            self.held.append(event)
-            return
         if self.ends_group(event):
             self.print_held()
+        if self.is_counted(event):
+            self.held.append(event)
+            return
         if wait:
             self.print_event(wait)
         self.print_event(event)
