@@ -71,11 +71,11 @@ class Clients:
         return self.pids.get(address, [])
 
     def find_name(self, address):
-        """Return the name of the worker behind an address, or "" if it isn't known."""
+        """Return the name of the worker behind an address, or None if it isn't known."""
         for pid in self.find_pids(address):
             if pid in self.names:
                 return self.names[pid]
-        return ""
+        return None
 
     def find_kind(self, address):
         """Return "worker", or "prompt" if another program of this machine is behind an address."""

@@ -9,7 +9,7 @@ import ast
 import base64
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from course.clients import Clients
 
@@ -21,6 +21,8 @@ CHORD_PREFIX = "celery-taskset-meta-"
 PRIORITY_SEPARATOR = "\x06\x16"
 SHOWN = 60  # characters of an argument, a result or a malformed message
 BIG = 100_000  # characters of a body that isn't decoded
+# Their events name the worker that took the task.
+DONE_BY_WORKERS = ("take", "ack", "store", "join")
 UNREADABLE = (ValueError, TypeError, LookupError, RecursionError)
 
 
@@ -42,22 +44,8 @@ class Message:
     id: str = ""
     tag: str = ""
     group: str = ""
-    until: str = ""
-    from_worker: bool = False
-
-
-@dataclass
-class Memory:
-    """What earlier commands have shown."""
-
-    taken: dict[str, Message] = field(default_factory=dict)  # by delivery tag
-    returning: set[str] = field(default_factory=set)  # delivery tags
-    workers: dict[str, str] = field(default_factory=dict)  # which took a task, by the task's id
-    groups: dict[str, str] = field(default_factory=dict)  # by task id
-    waiting: set[str] = field(default_factory=set)  # ids of tasks
-    joined: dict[str, int] = field(default_factory=dict)  # by the chord's id
-    sizes: dict[str, int] = field(default_factory=dict)
-    processes: dict[str, int] = field(default_factory=dict)  # numbers, by client address
+    sender: str = "client"
+    until: str | None = None
 
 
 def shorten(text):
@@ -109,13 +97,16 @@ def read_message(text):
         return Message(f"an unreadable message ({shorten(text)})")
     if not headers.get("task"):
         return Message(f"an unreadable message ({shorten(text)})", tag=tag)
+    sender = "client"
+    if headers.get("parent_id") or headers.get("retries"):
+        sender = "worker"
     return Message(
         call=shorten(headers["task"]) + shorten(read_arguments(message)),
         id=shorten(headers.get("id")),
         tag=tag,
         group=str(headers.get("group") or ""),
-        until=str(headers.get("eta") or ""),
-        from_worker=bool(headers.get("parent_id") or headers.get("retries")),
+        sender=sender,
+        until=headers.get("eta") or None,
     )
 
 
@@ -149,8 +140,15 @@ class Reader:
     """Turns commands into events; remembers what earlier commands have shown."""
 
     def __init__(self):
-        self.memory = Memory()
         self.clients = Clients()
+        self.taken = {}  # Messages, by delivery tag
+        self.returning = set()  # delivery tags
+        self.workers = {}  # the name of the worker that took a task, by the task's id
+        self.groups = {}  # by task id
+        self.waiting = set()  # ids of tasks
+        self.joined = {}  # how many results, by the chord's key
+        self.sizes = {}  # by the chord's key
+        self.processes = {}  # numbers, by client address
 
     def event(self, command):
         """Return the event that a command means, or None."""
@@ -158,10 +156,11 @@ class Reader:
         if found is None:
             return None
         event = {"t": command.time, **found}
-        group = self.memory.groups.get(event["id"])
-        if group:
-            event["group"] = group
-        return event
+        if event["what"] in DONE_BY_WORKERS:
+            event["worker"] = self.workers.get(event["id"])
+        event["group"] = self.groups.get(event["id"])
+        # What isn't known is left out.
+        return {name: value for name, value in event.items() if value is not None}
 
     def find_event(self, command):
         """Return the event without its time and group, or None."""
@@ -185,7 +184,7 @@ class Reader:
                 return self.take(command, tag, read_message(text))
             case ["HGET", "unacked", tag]:
                 # A taken message is read only to put it back: it is deleted next, then pushed.
-                self.memory.returning.add(tag)
+                self.returning.add(tag)
             case ["HDEL", "unacked", tag]:
                 return self.acknowledge(tag)
         return None
@@ -206,86 +205,65 @@ class Reader:
         chord, _, part = key.rpartition(".")
         match [name, part, *command.words[2:]]:
             case ["SETEX", "s", _, size] | ["SET", "s", size, *_]:
-                self.memory.sizes[chord] = int(size)
+                self.sizes[chord] = int(size)
             case ["ZADD", "j", _, text]:
                 return self.join(command, chord, text)
         return None
 
     def send(self, command, queue, text):
         message = read_message(text)
-        event = {"id": message.id, "call": message.call, "queue": queue}
-        if message.tag in self.memory.returning:
-            self.memory.returning.remove(message.tag)
-            sender = self.clients.find_kind(command.client)
-            return {"what": "back", **event, "sender": sender}
+        event = {"what": "send", "id": message.id, "call": message.call, "queue": queue}
+        if message.tag in self.returning:
+            self.returning.remove(message.tag)
+            return event | {"what": "back", "sender": self.clients.find_kind(command.client)}
         # Celery 5.7 sends a chord's body in the group of its members.
         if message.group and not self.is_complete(message.group):
-            self.memory.groups[message.id] = message.group
-        sender = "client"
-        if message.from_worker:
-            sender = "worker"
-        event = {"what": "send", **event, "sender": sender}
-        if message.until:
-            event["until"] = message.until
-        return event
+            self.groups[message.id] = message.group
+        return event | {"sender": message.sender, "until": message.until}
 
     def take(self, command, tag, message):
-        self.memory.taken[tag] = message
+        self.taken[tag] = message
         self.clients.note_worker(command.client)
-        self.memory.workers[message.id] = self.clients.find_name(command.client)
-        event = {"what": "take", "id": message.id, "call": message.call}
-        if message.until:
-            event["until"] = message.until
-        return self.add_worker(event)
+        self.workers[message.id] = self.clients.find_name(command.client)
+        return {"what": "take", "id": message.id, "call": message.call, "until": message.until}
 
     def acknowledge(self, tag):
-        message = self.memory.taken.pop(tag, None)
-        if message is None or tag in self.memory.returning:
+        message = self.taken.pop(tag, None)
+        if message is None or tag in self.returning:
             return None
-        return self.add_worker({"what": "ack", "id": message.id, "call": message.call})
-
-    def add_worker(self, event):
-        """Return the event with the name of the worker that took its task, if it is known."""
-        name = self.memory.workers.get(event["id"])
-        if name:
-            event["worker"] = name
-        return event
+        return {"what": "ack", "id": message.id, "call": message.call}
 
     def wait(self, key):
         task_id = key.removeprefix(RESULT_PREFIX)
-        if task_id in self.memory.waiting:
+        if task_id in self.waiting:
             return None
-        self.memory.waiting.add(task_id)
+        self.waiting.add(task_id)
         return {"what": "wait", "id": task_id}
 
     def store(self, command, key, text, kept):
         event = {"what": "store", "id": key.removeprefix(RESULT_PREFIX), **read_result(text)}
-        if kept is not None:
-            event["kept"] = kept
-        event["process"] = self.number_process(command.client)
-        return self.add_worker(event)
+        return event | {"kept": kept, "process": self.number_process(command.client)}
 
     def arrive(self, key, text):
         task_id = key.removeprefix(RESULT_PREFIX)
-        if task_id not in self.memory.waiting:
+        if task_id not in self.waiting:
             return None
         return {"what": "arrive", "id": task_id, **read_result(text)}
 
     def join(self, command, chord, text):
-        self.memory.joined[chord] = self.memory.joined.get(chord, 0) + 1
+        self.joined[chord] = self.joined.get(chord, 0) + 1
         event = {"what": "join", **read_joined_result(text)}
         event["chord"] = chord.removeprefix(CHORD_PREFIX)
-        event["number"] = self.memory.joined[chord]
-        if chord in self.memory.sizes:
-            event["size"] = self.memory.sizes[chord]
+        event["number"] = self.joined[chord]
+        event["size"] = self.sizes.get(chord)
         event["process"] = self.number_process(command.client)
-        return self.add_worker(event)
+        return event
 
     def is_complete(self, group):
         """Return whether all results of a chord have joined it."""
         key = CHORD_PREFIX + group
-        return key in self.memory.sizes and self.memory.joined.get(key) == self.memory.sizes[key]
+        return key in self.sizes and self.joined.get(key) == self.sizes[key]
 
     def number_process(self, client):
         """Return the number of a worker's process: 1 is the first that stored a result."""
-        return self.memory.processes.setdefault(client, len(self.memory.processes) + 1)
+        return self.processes.setdefault(client, len(self.processes) + 1)
