@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,6 +50,21 @@ GENERATED = ("requirements-*.txt", "fix_billiard.py")
 ELSEWHERE = ("systemd", "kubernetes")
 # What a copy of an app leaves out.
 NOT_CODE = ("Makefile", "__pycache__", ".*", *find_written_files())
+
+
+def is_left_out(path, patterns):
+    """Return whether a file, or a folder that it is in, has a name that fits a pattern."""
+    return any(fnmatch(part, pattern) for part in path.parts for pattern in patterns)
+
+
+def find_files(folder, left_out):
+    """Return the files in a folder in their order, as relative paths, without what is left out."""
+    files = []
+    for path in sorted(Path(folder).rglob("*")):
+        name = path.relative_to(folder)
+        if path.is_file() and not is_left_out(name, left_out):
+            files.append(name)
+    return files
 
 
 def find_chapter(number):

@@ -26,6 +26,7 @@ from course.chapters import (
     display_path,
     find_chapter,
     find_folder,
+    is_left_out,
     number_of,
 )
 from course.environment import APP, PROGRAMS, environment
@@ -331,11 +332,6 @@ def check(number, verb=""):
 # Checking again each time that a file is saved
 
 
-def is_code(_, path):
-    """Return whether a change of this path is worth a check."""
-    return not any(Path(path).match(pattern) for pattern in NOT_CODE)
-
-
 def run_in_background(number, folder):
     """Clear the screen and start a check."""
     if sys.stdout.isatty():
@@ -358,6 +354,10 @@ def watch(number):
     import watchfiles
 
     folder = find_folder(number, "my")
+
+    def is_code(_, path):
+        return not is_left_out(Path(path).relative_to(folder), NOT_CODE)
+
     process = run_in_background(number, folder)
     try:
         for _ in watchfiles.watch(folder, watch_filter=is_code, raise_interrupt=True):

@@ -4,10 +4,8 @@ import hashlib
 import json
 import os
 from contextlib import suppress
-from fnmatch import fnmatch
-from pathlib import Path
 
-from course.chapters import CHAPTERS, NOT_CODE, ROOT, number_of
+from course.chapters import CHAPTERS, NOT_CODE, ROOT, find_files, number_of
 
 FILE = ROOT / ".course" / "progress.json"
 
@@ -31,23 +29,12 @@ def write_progress(progress):
         return
 
 
-def find_files(folder):
-    """Return the files of an app in their order, without what is hidden, compiled or written."""
-    files = []
-    for path in sorted(Path(folder).rglob("*")):
-        parts = path.relative_to(folder).parts
-        ignored = any(fnmatch(part, pattern) for part in parts for pattern in NOT_CODE)
-        if path.is_file() and not ignored and path.name != "README.md":
-            files.append(path)
-    return files
-
-
 def digest(folder):
     """Return a text that changes if a file of an app does."""
     state = hashlib.sha256()
-    for path in find_files(folder):
-        content = path.read_bytes()
-        state.update(f"{path.relative_to(folder)} {len(content)}\n".encode() + content)
+    for name in find_files(folder, ("README.md", *NOT_CODE)):
+        content = (folder / name).read_bytes()
+        state.update(f"{name} {len(content)}\n".encode() + content)
     return state.hexdigest()
 
 

@@ -1,11 +1,18 @@
 """How long a lesson takes: a model of what its reader reads, types and waits for."""
 
 import difflib
-import fnmatch
 import math
 import re
 
-from course.chapters import ELSEWHERE, NOT_CODE, PREVIOUS, ROOT, find_no_steps, number_of
+from course.chapters import (
+    ELSEWHERE,
+    NOT_CODE,
+    PREVIOUS,
+    ROOT,
+    find_files,
+    find_no_steps,
+    number_of,
+)
 from course.lesson import UNDO, prose_of
 
 # Seconds.
@@ -106,20 +113,12 @@ def block_seconds(block):
 
 def read_code(folder):
     """Return the files of code in a folder, and their lines that aren't blank, by their paths."""
+    no_steps = [pattern.rpartition("/")[2] for pattern in find_no_steps()]
     files = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder)
-        if path.is_file() and not any(is_not_typed(part) for part in name.parts):
-            files[str(name)] = [line for line in path.read_text().splitlines() if line.strip()]
+    for name in find_files(folder, (*NOT_TYPED, *no_steps)):
+        lines = (folder / name).read_text().splitlines()
+        files[str(name)] = [line for line in lines if line.strip()]
     return files
-
-
-def is_not_typed(name):
-    """Return whether a file or a folder of this name is copied, generated or skipped."""
-    patterns = [*NOT_TYPED]
-    for pattern in find_no_steps():
-        patterns.append(pattern.rpartition("/")[2])
-    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
 
 
 def count_added_lines(old_files, new_files):
