@@ -21,6 +21,7 @@ from course.chapters import (
     find_folder,
     number_of,
 )
+from course.environment import command_output
 
 
 def copy(source, folder):
@@ -62,9 +63,8 @@ def passes_check(name, folder):
 
 def find_changes(folder):
     """Return the files of a folder of the course that git knows as changed or new."""
-    command = ["git", "status", "--porcelain", "--", folder]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return [Path(line[3:]).name for line in found.stdout.splitlines()]
+    found = command_output("git", "-C", ROOT, "status", "--porcelain", "--", folder) or ""
+    return [Path(line[3:]).name for line in found.splitlines()]
 
 
 def choose_source(name):

@@ -7,10 +7,10 @@ lines of the lesson's diffs is touched: a learner's own edit stays.
 import hashlib
 import json
 import os
-import subprocess
 import sys
 
 from course.chapters import ROOT, display_path, find_chapter, find_folder
+from course.environment import command_output
 from course.lesson import Block, apply_diff, read_lesson
 
 KEPT = ROOT / ".course" / "changes"
@@ -157,9 +157,7 @@ def is_possible(blocks, folder):
 def find_committed(path):
     """Return the text that git has of a file of the course, "" if it has none."""
     name = path.relative_to(ROOT).as_posix()
-    command = ["git", "show", f"HEAD:{name}"]
-    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return found.stdout
+    return command_output("git", "-C", ROOT, "show", f"HEAD:{name}") or ""
 
 
 def take_back(text, diffs):

@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from course.containers import command_output
+from course.environment import command_output
 
 ESTABLISHED = "01"
 

@@ -8,19 +8,11 @@ import sys
 from pathlib import Path
 
 from course.chapters import ROOT, display_path, find_chapter
-from course.environment import STACK, redis_port
+from course.environment import STACK, command_output, redis_port
 
 LABEL = "--filter=label=com.docker.compose"
 # The file of an app that has a compose project to itself, in the app's folder.
 OWN = "compose.yml"
-
-
-def command_output(*command):
-    """Return what a command prints, or None if it fails or is not installed."""
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
 
 
 def project_name(port):

@@ -1,7 +1,8 @@
-"""The stack that the course runs on, the learner's port, and what child processes inherit."""
+"""The stack that the course runs on, the learner's port, and child processes."""
 
 import os
 import socket
+import subprocess
 import sys
 from functools import cache
 from itertools import cycle
@@ -63,6 +64,14 @@ def free_port():
             except OSError:
                 continue
         return port
+
+
+def command_output(*command):
+    """Return what a command prints, or None if it fails or is not installed."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
 
 
 def inherit_environment(*also_stripped):

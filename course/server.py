@@ -14,8 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from course.chapters import ROOT, display_path
-from course.containers import command_output, compose, docker_problem, find_servers, project_name
-from course.environment import URLS, redis_port
+from course.containers import compose, docker_problem, find_servers, project_name
+from course.environment import URLS, command_output, redis_port
 from course.loaded import find_marks
 from course.waiting import wait_until
 

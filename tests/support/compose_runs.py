@@ -12,8 +12,8 @@ import yaml
 from support.compose_files import App
 
 from course.chapters import NOT_CODE
-from course.containers import command_output, compose_program
-from course.environment import STACK, free_port
+from course.containers import compose_program
+from course.environment import STACK, command_output, free_port
 from course.waiting import wait_until
 
 SECRET = "seven:of/nine"

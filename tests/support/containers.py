@@ -17,8 +17,8 @@ from pytest_celery import CeleryWorkerContainer, RedisContainer
 from support.nodes import TESTS
 
 from course.chapters import ROOT
-from course.containers import command_output, docker_problem
-from course.environment import STACK, free_port
+from course.containers import docker_problem
+from course.environment import STACK, command_output, free_port
 from course.waiting import wait_until
 
 IMAGE = f"celery-course-worker:{STACK}"
