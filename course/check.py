@@ -155,7 +155,8 @@ class Check:
         self.shown_folder = display_path(self.folder)
         self.lesson = read_lesson(self.name)
         self.interactive = sys.stdout.isatty()
-        self.steps = [IMPORT_STEP]
+        self.left = [IMPORT_STEP]  # the steps that are to be checked
+        self.total = 0  # numbered steps
         self.passed = 0
         self.failed_step = None
         self.open_star = None
@@ -168,12 +169,10 @@ class Check:
         print(f"{title} · {self.shown_folder}\n", flush=True)
         self.show_running()
         self.run_steps()
-        done = max(0, self.passed - 1)
-        numbered = [step for step in self.steps if not step["star"]]
-        if len(self.steps) > 1:
-            print(f"\n{done} of {len(numbered) - 1} · {time.monotonic() - begin:.1f} s")
-        else:
-            print(f"\n{time.monotonic() - begin:.1f} s")
+        line = f"{time.monotonic() - begin:.1f} s"
+        if self.total:
+            line = f"{self.passed} of {self.total} · {line}"
+        print(f"\n{line}")
         passed = self.failed_step is None
         progress.note_check(self.name, self.folder, passed, checked)
         return passed
@@ -193,32 +192,25 @@ class Check:
                 self.show_failure(problem)
                 return
             self.show_step("✓", IMPORT_STEP["name"])
-            self.passed += 1
-            self.show_reports(reader)
+            for report in receive(reader):
+                self.show_report(report)
+                if self.failed_step or not self.left:
+                    return
 
-    def show_reports(self, reader):
-        """Show the reports of the steps until one fails or all are done."""
-        stars = []
-        for report in receive(reader):
-            if report["what"] == "steps":
-                self.steps += report["steps"]
-            position = self.passed + len(stars)
-            if position == len(self.steps):
-                return
-            step = self.steps[position]
-            if report["what"] in ("steps", "begin"):
-                self.show_running()
-            elif step["star"]:
-                stars.append(report)
-                self.show_star(step, report)
-            elif report["what"] == "passed":
-                self.show_step("✓", step["name"])
-                self.passed += 1
-            else:
-                self.show_failure(report["sentence"])
-                return
-            if self.passed + len(stars) == len(self.steps):
-                return
+    def show_report(self, report):
+        """Show what a report says of the first step that is left."""
+        if report["what"] == "steps":
+            self.left = report["steps"]
+            self.total = sum(not step["star"] for step in self.left)
+        if report["what"] in ("steps", "begin"):
+            self.show_running()
+        elif self.left[0]["star"]:
+            self.show_star(self.left.pop(0), report)
+        elif report["what"] == "passed":
+            self.show_step("✓", self.left.pop(0)["name"])
+            self.passed += 1
+        else:
+            self.show_failure(report["sentence"])
 
     # What a check prints
 
@@ -247,18 +239,16 @@ class Check:
 
     def show_running(self):
         """Show the step that runs, in a terminal, on a line that the next one replaces."""
-        position = self.passed
-        if not self.interactive or position >= len(self.steps):
-            return
-        width = shutil.get_terminal_size().columns
-        text = f" … {self.steps[position]['name']}"
-        print(f"\r\033[K{text[: width - 1]}", end="", flush=True)
+        if self.interactive and self.left:
+            width = shutil.get_terminal_size().columns
+            text = f" … {self.left[0]['name']}"
+            print(f"\r\033[K{text[: width - 1]}", end="", flush=True)
 
     def show_failure(self, sentence):
         """Show the step that failed, and those that are left."""
-        self.failed_step = self.steps[self.passed]
+        self.failed_step, *others = self.left
         self.show_step("✗", self.failed_step["name"], sentence)
-        for step in self.steps[self.passed + 1 :]:
+        for step in others:
             if not step["star"]:
                 self.show_step("·", step["name"])
 
