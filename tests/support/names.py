@@ -12,7 +12,6 @@ MATH_TASKS = [
 RATE = "tasks.rates.rate_request"
 ENTER = "tasks.ledger.enter_request"
 INTEREST = "tasks.ledger.interest_request"
-LEDGER_TASKS = [ENTER, INTEREST]
 
 # A worker that doesn't ask for a second, when it starts, whether there are other workers.
 ALONE = ["--without-mingle", "--without-gossip"]

@@ -1,7 +1,5 @@
 """The units of systemd in a folder, read as systemd does, as far as these use its syntax."""
 
-import shlex
-
 
 def read_unit(folder, name):
     """Return the settings of a unit of this name, such as celery@ledger.service, with its drop-ins.
@@ -22,8 +20,3 @@ def read_unit(folder, name):
             else:
                 settings.pop(key, None)
     return settings
-
-
-def programs_of(settings):
-    """Return the commands that a unit starts, each as a list of words."""
-    return [shlex.split(command) for command in settings["ExecStart"]]
