@@ -4,6 +4,7 @@ Two workers of different code on one server take each other's messages and throw
 second is refused.
 """
 
+import argparse
 import json
 import os
 import re
@@ -128,16 +129,10 @@ def find_node(options):
     """Return the name that Celery gives to a worker with these options."""
     from celery.utils.nodenames import default_nodename, host_format
 
-    name = None
-    words = iter(options)
-    for word in words:
-        if word in ("-n", "--hostname"):
-            name = next(words, None)
-        elif word.startswith("--hostname="):
-            name = word.removeprefix("--hostname=")
-        elif word.startswith("-n"):
-            name = word.removeprefix("-n").removeprefix("=")
-    return host_format(default_nodename(name))
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-n", "--hostname", nargs="?")
+    found, _ = parser.parse_known_args(options)
+    return host_format(default_nodename(found.hostname))
 
 
 def in_database(client, clients):
