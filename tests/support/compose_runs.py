@@ -4,12 +4,10 @@ import json
 import os
 import shutil
 import subprocess
-import time
-from urllib.error import URLError
-from urllib.request import Request, urlopen
 
 import yaml
 from support.compose_files import App
+from support.page_server import PageServer
 
 from course.chapters import NOT_CODE
 from course.containers import compose_program
@@ -128,25 +126,11 @@ class Run:
 
     def assert_page_adds(self):
         """Fail unless the page answers, and a worker adds up."""
-        found = "nothing"
-        deadline = time.monotonic() + 30
-        try:
-            id = self.ask("/sums", [1, 2, 3])["id"]
-            while time.monotonic() < deadline and found != 6:
-                found = self.ask(f"/sums/{id}").get("result")
-        except (URLError, OSError) as error:
-            found = error
-        assert found == 6, f"The page should answer 6 for 1 + 2 + 3, but it answered: {found}"
-
-    def ask(self, path, numbers=None):
-        """GET a path of the page, or POST numbers to it; return what the JSON says."""
-        data = None
-        if numbers:
-            data = json.dumps(numbers).encode()
-        url = f"http://127.0.0.1:{self.page_port}{path}"
-        request = Request(url, data, {"Content-Type": "application/json"})
-        with urlopen(request, timeout=10) as response:
-            return json.load(response)
+        page = PageServer(self.page_port)
+        path = f"/sums/{page.ask('/sums', [1, 2, 3], seconds=10).body['id']}"
+        wait_until(lambda: page.ask(path, seconds=10).body.get("result"), 30)
+        found = page.ask(path, seconds=10).body
+        assert found.get("result") == 6, f"The page should add up 1 + 2 + 3, but it says: {found}"
 
     def assert_ledger_is_kept(self, service):
         """Fail unless an entry is there after the container of the ledger's worker is replaced."""
