@@ -246,8 +246,7 @@ def assert_files_are_kept(app, queues):
 def assert_may_write(app, service, folder):
     """Fail unless the image gives the user of a service its folder, so that a new volume is his."""
     user = app.user(service).partition(":")[0]
-    given = app.instructions(service, "RUN", "COPY", "ADD")
-    for rest in given:
+    for rest in app.instructions(service, "RUN", "COPY", "ADD"):
         is_named = re.search(rf"(^|[\s=\"']){re.escape(str(folder))}/?($|[\s\"';&])", rest)
         if is_named and re.search(r"chown|install|useradd|adduser|mkdir", rest):
             return
@@ -305,36 +304,27 @@ def is_ignored(path, patterns):
 def read_patterns(folder):
     """Return the patterns of a folder's .dockerignore."""
     path = folder / ".dockerignore"
-    patterns = []
-    if path.exists():
-        for line in path.read_text().splitlines():
-            if line.strip() and not line.strip().startswith("#"):
-                patterns.append(line.strip())
-    return patterns
+    if not path.exists():
+        return []
+    lines = [line.strip() for line in path.read_text().splitlines()]
+    return [line for line in lines if line and not line.startswith("#")]
 
 
-def find_copied(app):
-    """Return what COPY and ADD name in the first Dockerfile: each instruction and its sources."""
-    for service in app.services:
-        if service.given.get("build"):
-            return split_copies(app.instructions(service, "COPY", "ADD"))
-    return []
-
-
-def split_copies(instructions):
-    """Return each instruction that copies from the folder, and its sources."""
+def find_copies(app):
+    """Return each instruction of the images that copies from the folder, and its sources."""
     copies = []
-    for rest in instructions:
-        if "--from" not in rest:
-            words = [word for word in rest.split() if not word.startswith("--")]
-            copies.append((rest, words[:-1]))
+    for service in app.services:
+        for rest in app.instructions(service, "COPY", "ADD"):
+            if "--from" not in rest:
+                words = [word for word in rest.split() if not word.startswith("--")]
+                copies.append((rest, words[:-1]))
     return copies
 
 
 def assert_image_has_no_password(app):
     """Fail if COPY or ADD takes a file that is a secret."""
     patterns = read_patterns(app.folder)
-    copies = find_copied(app)
+    copies = find_copies(app)
     for path in app.secret_files():
         if is_ignored(path, patterns):
             continue
