@@ -55,7 +55,7 @@ def exercise_minutes(lesson):
     it counts by the wrong answers that its test knows. With that, chapters 1 to 5 take as long as
     they took a person, give or take a quarter.
     """
-    text = exercise_text(lesson)
+    text = EXERCISE.search(lesson.text)[1]
     seconds = count_words(text) * WORD
     seconds += len(STEP_LINE.findall(text)) * STEP
     name = lesson.path.parent.name
@@ -74,17 +74,9 @@ def count_wrong_answers(chapter):
     return len(list(folders))
 
 
-def exercise_text(lesson):
-    """Return the section "Your turn" of a lesson."""
-    found = EXERCISE.search(lesson.text)
-    return found[1] if found else ""
-
-
 def exercise_lines(lesson):
     """Return the first and the last line of the section "Your turn"."""
     found = EXERCISE.search(lesson.text)
-    if not found:
-        return 0, 0
     first = lesson.text.count("\n", 0, found.start(1)) + 1
     return first, first + found[1].count("\n")
 
