@@ -91,7 +91,7 @@ def try_import(folder, names, report):
     env = environment("redis://127.0.0.1:1/0")
     with started(command, cwd=folder, env=env) as python:
         try:
-            status = python.wait(2 * IMPORT_SECONDS)
+            status = python.wait(IMPORT_SECONDS + STEP_SECONDS)
         except subprocess.TimeoutExpired:
             return f"Importing the files should finish within {IMPORT_SECONDS} seconds."
     text = ""

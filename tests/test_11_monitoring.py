@@ -746,8 +746,8 @@ def test_an_inspect_that_is_killed_leaves_its_answers(celery_setup, app, app_und
 @pytest.mark.isolated(args=["--pool=solo", *ALONE], slow_tasks=True)
 def test_a_busy_solo_worker_does_not_answer(celery_setup, app, app_under_test):
     """The lesson shows the answer of a worker that isn't busy."""
-    app.tasks["slow.nap"].delay(20)
-    wait_until(lambda: "nap of" in celery_setup.worker.logs(), 5)
+    app.tasks["slow.nap"].delay(300)
+    wait_until(lambda: "nap of" in celery_setup.worker.logs(), 30)
     status, output = run_celery(app_under_test, "inspect", "ping", "--timeout", "1")
     assert status == 69 and "No nodes replied" in output, (
         f"inspect ping should exit with 69 without a reply, not with {status}: {output}"

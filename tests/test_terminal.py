@@ -52,6 +52,7 @@ def test_new_prompt_gets_the_same_text_at_each_key(prompt, monkeypatch):
 def test_pasted_lines_look_at_the_disk_once_a_second(prompt, monkeypatch):
     looks = []
     monkeypatch.setattr(stale_prompt, "changed_files", lambda *words: looks.append(words))
+    monkeypatch.setattr(stale_prompt, "time", types.SimpleNamespace(monotonic=lambda: 100))
     for _ in range(50):
         str(prompt)
     assert len(looks) == 1, f"Fifty prompts should look at the files once, not {len(looks)} times."

@@ -58,9 +58,10 @@ def assert_recording(path, events):
     place = f"in {display_path(path)}: type make recordings."
     wanted = count_events(json.loads(path.read_text()))
     found = count_events(events)
-    missing, new = wanted - found, found - wanted
-    assert not missing, f"A run doesn't give the event {min(missing)}, which is {place}"
-    assert not new, f"A run gives the event {min(new)}, which isn't {place}"
+    missing, new = sorted(wanted - found), sorted(found - wanted)
+    assert not missing and not new, (
+        f"A run gives the events {new} and doesn't give {missing}, which are {place}"
+    )
 
 
 def count_events(events):
