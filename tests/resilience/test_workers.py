@@ -291,3 +291,12 @@ def test_ctrl_c_while_it_starts(checkout, turn):
     for _ in range(3):
         interrupted("make chapter-2-worker", random.uniform(0, 0.8), "Redis: ")
     checkout.worker(2)
+
+
+def test_ending_make_ends_the_worker(checkout):
+    """In a chapter's folder, there are two, as its Makefile calls the other."""
+    terminal = checkout.terminal("cd chapters/3-project-tree && make chapter-3-worker")
+    terminal.expect(r" ready\.")
+    outer = next(process for process in terminal.processes() if process.name() == "make")
+    outer.terminate()
+    terminal.ends()
