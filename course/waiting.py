@@ -5,7 +5,7 @@ import time
 STEP_SECONDS = 10  # that a step of an attempt may take
 
 
-def wait_until(condition, seconds=10.0):
+def wait_until(condition, seconds=30.0):
     """Call condition() every 20 ms until it is true or these seconds are over; return its value."""
     end = time.monotonic() + seconds
     value = condition()

@@ -24,6 +24,7 @@ from support.lessons import LessonRunner
 from support.names import ALONE
 from support.nodes import IGNORED, AppUnderTest, ProcessFactory, Worker
 from support.overlays import assert_sentence, find_overlays, is_wrong
+from support.patience import short_waits
 from support.reaper import Reaper
 
 from course.chapters import ROOT, find_chapter, find_folder
@@ -102,7 +103,8 @@ def pytest_pyfunc_call(pyfuncitem):
     if overlay is None or not is_wrong(overlay):
         return (yield)
     try:
-        yield
+        with short_waits():
+            yield
     except AssertionError as error:
         assert_sentence(overlay, str(error))
         return True

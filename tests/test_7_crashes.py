@@ -13,10 +13,12 @@ from support.assertions import (
     assert_result,
     assert_setting,
     assert_task_returns,
+    fetch,
     find_task,
 )
 from support.carried import assert_carried_settings, assert_carried_tasks, carried_tasks
 from support.names import ENTER
+from support.patience import patience
 from support.signals import pauses, retries
 
 from course.waiting import wait_until
@@ -89,7 +91,8 @@ def test_enter_does_not_wait_for_long(enter, ledger):
     """sqlite3.connect waits for five seconds unless its timeout says otherwise."""
     sentence = "enter should raise OperationalError while the ledger is locked for a second"
     with locked(ledger) as lock, assert_raises(sqlite3.OperationalError, sentence):
-        release = Timer(1, lock.rollback)
+        # If this process stands still, the lock should outlive that; the default is 5 seconds.
+        release = Timer(min(patience(1), 4), lock.rollback)
         release.start()
         try:
             enter("gift", 100)
@@ -170,7 +173,7 @@ def test_a_retry_enters_the_amount(celery_setup, app, ledger):
     """The retry is the same call: Celery sends it again under the same id."""
     with locked(ledger):
         result = find_task(app, ENTER).delay("gift", 100)
-        wait_until(lambda: result.state == "RETRY", 5)
+        wait_until(lambda: result.state == "RETRY", patience(5))
         assert result.state == "RETRY", (
             f"While the ledger is locked, the task should be in RETRY, but it is {result.state}."
         )
@@ -184,14 +187,14 @@ def test_what_cannot_succeed_is_not_tried_again(worker, app, ledger):
     """autoretry_for should list only what may work later: sqlite3's OperationalError."""
     before = len(worker.logs())
     result = find_task(app, ENTER).delay("bonus", {})
-    wait_until(lambda: result.ready() or "Retry in" in worker.logs()[before:], 5)
+    wait_until(lambda: result.ready() or "Retry in" in worker.logs()[before:], patience(5))
     assert "Retry in" not in worker.logs()[before:], (
         'enter_request("bonus", {}) should fail at once, but it was retried.'
     )
     with assert_raises(
         sqlite3.ProgrammingError, 'enter_request("bonus", {}) should raise ProgrammingError'
     ):
-        result.get(timeout=5)
+        fetch(result)
 
 
 @pytest.mark.step("the soft limit is 10 seconds, the hard limit 20", "the-ledger")
@@ -285,6 +288,6 @@ def test_star_amount(celery_setup, app, ledger):
         f" it is in the state {result.state} after {', '.join(found) or 'no retry'}."
     )
     result = amount_request.delay("tip")
-    wait_until(lambda: result.state == "RETRY", 5)
+    wait_until(lambda: result.state == "RETRY", patience(5))
     assert_task_returns(app, ENTER, ("tip", 5), 5.0)
     assert_result("amount_request, once there is an entry,", result, 5.0)

@@ -18,11 +18,12 @@ pytestmark = not_elsewhere
 
 def record_a_kill(app, app_under_test, bank):
     """Return the events of a call whose process is killed while the bank thinks."""
-    bank.seconds = 2
+    bank.seconds = 4
     with recorded(app_under_test) as events:
         worker = app_under_test.add_worker()
         result = app.tasks[RATE].delay("USD")
         wait_until(lambda: result.state == "STARTED")
+        bank.seconds = 2 / HASTE  # for the next call
         time.sleep(1 / HASTE)
         worker.kill_process(result.info["pid"])
         result.get(timeout=30, propagate=False)

@@ -2,7 +2,6 @@
 
 import difflib
 import importlib
-import os
 import re
 import sys
 from collections import namedtuple
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 
 from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.exceptions import WorkerLostError
+from support.patience import patience
 
 from course.waiting import wait_until
 
@@ -83,7 +83,7 @@ def longest_limit(app):
 
 
 def fetch(result):
-    """Return the value of a result, which must arrive within 8 seconds.
+    """Return the value of a result, which an attempt must give within 8 seconds.
 
     Celery subscribes to a result and then looks whether it is there, on two connections. A busy
     server may serve the second first, and a result that arrives in between, one in a thousand, is
@@ -92,7 +92,7 @@ def fetch(result):
     try:
         return result.get(timeout=5)
     except CeleryTimeout:
-        return result.get(timeout=3)
+        return result.get(timeout=patience(3))
 
 
 def assert_returns(what, function, wanted):
@@ -103,7 +103,9 @@ def assert_returns(what, function, wanted):
     try:
         found = function()
     except CeleryTimeout:
-        found_instead = "returned nothing within 8 seconds: does the task loop, wait, or print?"
+        seconds = 5 + patience(3)
+        question = "does the task loop, wait, or print?"
+        found_instead = f"returned nothing within {seconds} seconds: {question}"
     except WorkerLostError:
         found_instead = "ended the worker's process: does the task call exit?"
     except (Exception, SystemExit) as error:  # noqa: BLE001  it becomes the sentence
@@ -171,7 +173,7 @@ def assert_logged(worker, app, name, numbers, sign, level):
             find_lines(own_lines(worker, before), request)
             and find_lines(own_lines(worker, before), [answer])
         ),
-        0.2 if os.environ.get("DIR") else 3,
+        patience(0.2),
     )
     lines = own_lines(worker, before)
     logged = " and ".join(f'"{line.message}" at {line.level}' for line in lines) or "nothing"

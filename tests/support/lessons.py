@@ -23,7 +23,7 @@ from course.waiting import wait_until
 
 PROMPTS = re.compile(r"(>>>|\$|#) ")
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-PATIENCE = 40  # seconds that a statement or a command may take
+PATIENCE = 60  # seconds that a statement or a command may take
 # No pager, no colours, and Python's plain prompt.
 PLAIN_TERMINAL = {
     "GIT_PAGER": "cat",
@@ -157,7 +157,7 @@ class SessionRunner:
         """Start `make messages`, and wait until it watches."""
         url = self.app.broker.celeryconfig["host_url"]
         self.start_program("Messages", "python", "-m", "course", "messages", url)
-        wait_until(self.terminals["Messages"].logs, 10)
+        wait_until(self.terminals["Messages"].logs, PATIENCE)
 
     def start_program(self, label, *command):
         """Start a command in a terminal of its own."""
@@ -175,6 +175,7 @@ class SessionRunner:
             cwd=str(folder),
             env=env,
             echo=False,
+            timeout=PATIENCE,
             dimensions=(50, 2000),
             encoding="utf-8",
         )

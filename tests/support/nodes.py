@@ -14,13 +14,14 @@ import shutil
 import signal as signals
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 from celery.app.utils import find_app
 from pytest_celery import CeleryTestContainer, CeleryTestWorker
 from redis import StrictRedis
 from support import forked
-from support.assertions import describe
+from support.assertions import WARM_STOP, describe
 from support.celery_internals import forget_tasks_of_other_apps
 
 from course.chapters import NOT_CODE, display_path
@@ -47,10 +48,20 @@ LARGEST_LOG = 20_000_000  # bytes
 class Worker(CeleryTestWorker):
     """A worker as tests see it."""
 
-    def wait_for_log(self, log, message="", timeout=10):
+    def wait_for_log(self, log, message="", timeout=30):
         """Wait as pytest-celery does, but look fifty times a second instead of once."""
         found = wait_until(lambda: log in self.logs(), timeout)
         assert found, message or f"The worker should log {log!r}."
+
+
+@contextmanager
+def stopped(worker):
+    """Let a worker's main process stand still in the block: what is due waits until the end."""
+    worker.kill("SIGSTOP")
+    try:
+        yield
+    finally:
+        worker.kill("SIGCONT")
 
 
 class ProcessContainer(CeleryTestContainer):
@@ -59,7 +70,7 @@ class ProcessContainer(CeleryTestContainer):
     Its log is a file with stdout and stderr. A subclass launches the process.
     """
 
-    ready_timeout = 30  # seconds
+    ready_timeout = 60  # seconds
 
     def __init__(self, reaper, name, log):
         # The inherited constructor wraps a container of the Docker client: it isn't called.
@@ -116,7 +127,7 @@ class ProcessContainer(CeleryTestContainer):
         """Kill one process of the node."""
         os.kill(pid, signals.SIGKILL)
 
-    def restart(self, timeout=10):
+    def restart(self, timeout=WARM_STOP):
         self.kill("SIGTERM")
         wait_until(lambda: self.status == "exited", timeout)
         self.teardown()

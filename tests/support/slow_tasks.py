@@ -11,10 +11,12 @@ import multiprocessing
 import os
 import signal
 import time
+from contextlib import suppress
 from urllib.error import HTTPError
 
 from celery.app.utils import find_app
 from loguru import logger
+from redis import exceptions
 
 app = find_app("tasks")
 app.conf.update(json.loads(os.environ.get("SLOW_TASKS_SETTINGS", "{}")))
@@ -58,9 +60,9 @@ for late in (False, True):
 
 @app.task(name="slow.second_try", bind=True)
 def second_try(self):
-    """Retry once, after three seconds; return the number of retries."""
+    """Retry once, after six seconds; return the number of retries."""
     if not self.request.retries:
-        raise self.retry(countdown=3)
+        raise self.retry(countdown=6)
     return self.request.retries
 
 
@@ -90,12 +92,23 @@ def http():
     raise HTTPError("http://127.0.0.1:8099", 503, "Service Unavailable", {}, body)
 
 
-@app.task(name="slow.counted")
-def counted(seconds):
-    """Count in Redis how often this begins and how often it ends; sleep in between."""
+@app.task(name="slow.held")
+def held(note=None):
+    """Count in Redis how often this begins and ends; in between, wait for the key `released`.
+    Return the note."""
     app.backend.client.incr("begun")
-    time.sleep(seconds)
-    return app.backend.client.incr("ended")
+    end = time.monotonic() + 120
+    while not is_released() and time.monotonic() < end:
+        time.sleep(0.1)
+    app.backend.client.incr("ended")
+    return note
+
+
+def is_released():
+    """Return whether a test has set the key; no, if it has just cut the connection."""
+    with suppress(exceptions.ConnectionError):
+        return app.backend.client.exists("released")
+    return False
 
 
 @app.task(name="slow.poison", max_retries=2, default_retry_delay=1)
