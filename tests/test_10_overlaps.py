@@ -63,7 +63,7 @@ def test_a_run_can_outlive_its_lock(app, app_under_test, start_run):
 def test_a_killed_run_leaves_its_lock_to_nobody(app, app_under_test, start_run):
     """Its message comes back at once, and its second run finds the lock of the first."""
     worker, first = start_run(60)
-    [active] = app.control.inspect(timeout=10, limit=1).active().values()
+    [active] = app.control.inspect(timeout=30, limit=1).active().values()
     worker.kill_process(active[0]["worker_pid"])
     found = first.get(timeout=20, propagate=False)
     assert found is None and "another run has the lock" in worker.logs(), (

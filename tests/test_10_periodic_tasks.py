@@ -689,7 +689,7 @@ def test_an_expired_message_is_dropped(worker, app, pay_interest, ledger):
     past = datetime.now(UTC) - timedelta(seconds=1)
     result = find_task(app, INTEREST).apply_async((0.01,), expires=past)
     with assert_raises(TaskRevokedError, "get() of an expired task should raise TaskRevokedError"):
-        result.get(timeout=5)
+        result.get(timeout=30)
     worker.wait_for_log(f"Discarding revoked task: {INTEREST}[{result.id}]")
     added = interest_entries(ledger)
     assert not added, f"An expired task shouldn't run, but it made the entries {added}."

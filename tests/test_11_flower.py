@@ -243,7 +243,7 @@ def find_processes(node):
 @pytest.mark.isolated(args=["-E", *ALONE])
 def test_a_page_of_another_origin_is_refused(celery_setup, app, app_under_test):
     """A browser that has logged in sends the password along. Flower 1.2 takes no orders at all."""
-    [worker] = app.control.inspect(timeout=10, limit=1).ping()
+    [worker] = app.control.inspect(timeout=30, limit=1).ping()
     refusal = 403
     if PINNED:
         refusal = 405
@@ -279,7 +279,7 @@ BY_HAND = ["python", "-m", "flower", "-A", "tasks", "flower", "--address=127.0.0
 @pytest.mark.isolated(args=["-E", *ALONE])
 def test_without_a_password_flower_is_open(celery_setup, app, app_under_test):
     """Flower 1.2 takes orders from any page, and 2.2 with a variable; each shows its pages."""
-    [worker] = app.control.inspect(timeout=10, limit=1).ping()
+    [worker] = app.control.inspect(timeout=30, limit=1).ping()
     if not PINNED:
         with flower(app_under_test, *BY_HAND) as (address, _):
             found = statuses(address, worker, Origin=FOREIGN)
@@ -399,7 +399,7 @@ class FlowerPages:
 @pytest.mark.isolated(count=0, copy=True)
 def test_flower_in_a_browser(browser, expect, slow_worker, app, app_under_test):
     """Its pages show a worker and tasks. With a password, the buttons of Flower 1.2 don't work."""
-    [name] = app.control.inspect(timeout=10, limit=1).ping()
+    [name] = app.control.inspect(timeout=30, limit=1).ping()
     with flower(app_under_test) as (address, _):
         size = {"width": 1100, "height": 390}
         tab = browser.new_page(viewport=size, http_credentials=LOGIN)

@@ -69,7 +69,7 @@ def stored_results(app):
     """Yield a StoredResults that records what is stored in the block."""
     with closing(app.backend.client.pubsub()) as channel:
         channel.psubscribe("celery-task-meta-*")
-        channel.get_message(timeout=5)
+        channel.get_message(timeout=30)
         yield StoredResults(channel)
 
 
@@ -273,7 +273,7 @@ def start_watching(app_under_test, app):
     assert (app_under_test.folder / "watch.py").exists(), (
         "There should be a file watch.py beside tasks, but there is none."
     )
-    app.control.enable_events(reply=True, timeout=5, limit=1)  # as -E does from the start
+    app.control.enable_events(reply=True, timeout=30, limit=1)  # as -E does from the start
     node = app_under_test.start("python", "-u", "watch.py")
     # Events that are sent before watch.py listens are lost: call a task until it prints one.
     for _ in range(12):
@@ -406,7 +406,7 @@ def test_star_stuck(celery_setup, app, app_under_test):
 
 def begin_of(app, result):
     """Return when the task of a result began, as its worker says."""
-    for tasks in app.control.inspect(timeout=10, limit=1).active().values():
+    for tasks in app.control.inspect(timeout=30, limit=1).active().values():
         for task in tasks:
             if task["id"] == result.id:
                 return task["time_start"]
@@ -476,7 +476,7 @@ def test_the_setting_for_events(app, app_under_test):
 def start_nap(app, seconds):
     """Call a task that sleeps this long and returns "done"; return its result once it runs."""
     result = app.tasks["slow.nap"].delay(seconds, "done")
-    inspect = app.control.inspect(timeout=10, limit=1)
+    inspect = app.control.inspect(timeout=30, limit=1)
 
     def is_active():
         for tasks in inspect.active().values():
@@ -547,7 +547,7 @@ def test_what_on_failure_is_not_told(celery_setup, app, worker):
     wait_until(lambda: process_of(app, killed), 5)
     os.kill(process_of(app, killed), signal.SIGKILL)
     wait_until(lambda: retried.state == "RETRY", 5)
-    states = [result.get(timeout=10, propagate=False) for result in (killed, limited, terminated)]
+    states = [result.get(timeout=30, propagate=False) for result in (killed, limited, terminated)]
     kinds = [type(state).__name__ for state in states]
     wanted = ["WorkerLostError", "TimeLimitExceeded", "TaskRevokedError"]
     assert kinds == wanted, f"The tasks should have ended with {wanted}, not with {kinds}."
@@ -563,7 +563,7 @@ def test_what_on_failure_is_not_told(celery_setup, app, worker):
 
 def process_of(app, result):
     """Return the process that runs the task of a result; None if none does."""
-    for tasks in app.control.inspect(timeout=10, limit=1).active().values():
+    for tasks in app.control.inspect(timeout=30, limit=1).active().values():
         for task in tasks:
             if task["id"] == result.id:
                 return task["worker_pid"]
@@ -592,7 +592,7 @@ def test_revoke_leaves_a_running_task_and_drops_a_waiting_one(celery_setup, app,
     )
     sentence = "get() of a task that was revoked while it waited should raise TaskRevokedError"
     with assert_raises(TaskRevokedError, sentence):
-        waiting.get(timeout=5)
+        waiting.get(timeout=30)
 
 
 @one_process
@@ -602,7 +602,7 @@ def test_revoke_with_terminate_ends_a_running_task(celery_setup, app, redis):
     running.revoke(terminate=True)
     sentence = "get() of a running task that is terminated should raise TaskRevokedError"
     with assert_raises(TaskRevokedError, sentence):
-        running.get(timeout=5)
+        running.get(timeout=30)
     assert_result("A task in the next process", app.tasks["slow.nap"].delay(0, "next"), "next")
     wait_until(lambda: redis.hlen("unacked") == 0, 3)
     left = redis.hlen("unacked"), redis.llen("celery")
@@ -668,7 +668,7 @@ def test_a_restart_forgets_unless_there_is_a_file(app, app_under_test):
             f" but instead of {wanted} it is {found}."
         )
     [name] = re.findall(r"rates@\S+", killed.logs())[:1]
-    lists = app.control.inspect([name], timeout=5, limit=1).revoked()
+    lists = app.control.inspect([name], timeout=30, limit=1).revoked()
     assert lists == {name: []}, (
         f"A worker that was killed should have forgotten the list, but it has {lists}."
     )
@@ -728,7 +728,7 @@ def test_a_state_file_forgets_after_three_hours():
 @processes_only
 def test_an_inspect_that_is_killed_leaves_its_answers(celery_setup, app, app_under_test, redis):
     worker = celery_setup.worker.container
-    app.control.inspect(timeout=10, limit=1).ping()  # it is ready before it hears questions
+    app.control.inspect(timeout=30, limit=1).ping()  # it is ready before it hears questions
     with closing(redis.pubsub(ignore_subscribe_messages=True)) as questions:
         questions.psubscribe(f"/{app_under_test.database}.celery.pidbox*")
         worker.kill("SIGSTOP")  # it can't answer
@@ -757,5 +757,5 @@ def test_a_busy_solo_worker_does_not_answer(celery_setup, app, app_under_test):
 @one_process
 def test_a_busy_worker_answers(celery_setup, app):
     start_nap(app, 20)
-    found = app.control.inspect(timeout=5, limit=1).ping()
+    found = app.control.inspect(timeout=30, limit=1).ping()
     assert found, "A worker whose processes are all busy should answer a ping, but none answered."

@@ -491,7 +491,7 @@ def test_a_process_with_too_much_memory_is_replaced_after_its_task(worker, app):
 )
 def test_autoscale_goes_down_too(worker, app):
     def count_processes():
-        [stats] = app.control.inspect(timeout=10, limit=1).stats().values()
+        [stats] = app.control.inspect(timeout=30, limit=1).stats().values()
         return len(stats["pool"]["processes"])
 
     results = [app.tasks["slow.nap"].delay(1) for _ in range(3)]
@@ -511,7 +511,7 @@ def test_an_argument_that_a_worker_doesnt_know(worker, app):
     """Its message is from a newer client."""
     result = app.send_task(ADD, (4, 4), {"precision": 2})
     with assert_raises(TypeError, "A task that gets an unknown argument should raise TypeError"):
-        result.get(timeout=10)
+        result.get(timeout=30)
 
 
 def test_inspect_ping_with_a_destination_asks_one_worker(worker, app_under_test):

@@ -144,7 +144,7 @@ def test_a_message_that_arrives_during_a_stop(worker, app, redis):
 
 @pytest.mark.isolated(slow_tasks=True, args=ONE_PROCESS)
 def test_a_message_that_arrives_after_cancel_consumer(worker, app, redis):
-    app.control.cancel_consumer("celery", reply=True, timeout=10, limit=1)
+    app.control.cancel_consumer("celery", reply=True, timeout=30, limit=1)
     time.sleep(1.5)
     count = count_left_after_a_stop(worker, app, redis)
     assert count == 1, f"After cancel_consumer, one message should be left, but {count} are."

@@ -87,7 +87,7 @@ def test_task_says_what_it_does_at_debug(worker, app):
 def test_exception_of_the_task_is_raised_in_the_caller(worker, app):
     """Let Python raise: don't catch the exception in the task, and don't convert its arguments."""
     with assert_raises(TypeError, 'add.delay(4, "4").get() should raise TypeError'):
-        find_task(app, "tasks.add").delay(4, "4").get(timeout=10)
+        find_task(app, "tasks.add").delay(4, "4").get(timeout=30)
     worker.assert_log_exists("raised unexpected: TypeError", timeout=5)
 
 
@@ -151,14 +151,14 @@ def fail(nodes, folder, tmp_path, monkeypatch):
 
 def test_an_exception_arrives_if_it_can_be_rebuilt_from_its_arguments(fail):
     for name in ("KeyError", "Plain"):
-        raised = fail.delay(name).get(timeout=10, propagate=False)
+        raised = fail.delay(name).get(timeout=30, propagate=False)
         assert type(raised).__name__ == name, (
             f"get should raise {name}, but it raises {describe(raised)}."
         )
         assert raised.args == (503, "come back"), (
             f"{name} should arrive with its arguments, but it has {raised.args}."
         )
-    raised = fail.delay("Refused").get(timeout=10, propagate=False)
+    raised = fail.delay("Refused").get(timeout=30, propagate=False)
     assert type(raised).__name__ != "Refused", (
         f"An exception with other arguments should not arrive as it was, but it is {raised!r}."
     )
@@ -222,7 +222,7 @@ def test_worker_that_is_stopped_finishes_its_task(worker, app, signal):
     result = app.tasks["slow.nap"].delay(0.5, "done")
     worker.assert_log_exists("nap of 0.5 s", timeout=5)
     worker.kill(signal)
-    found = result.get(timeout=10)
+    found = result.get(timeout=30)
     assert found == "done", (
         f"A worker that gets {signal} should finish its task, but the result is {found!r}."
     )

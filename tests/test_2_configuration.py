@@ -66,7 +66,7 @@ def test_result_expires_after_an_hour(celery_setup, app):
     """Write result_expires = 3600 in celeryconfig.py: it is in seconds."""
     assert_setting(app, "result_expires", 3600)
     result = find_task(app, "tasks.add").delay(4, 4)
-    result.get(timeout=10)
+    result.get(timeout=30)
     left = app.backend.client.ttl(f"celery-task-meta-{result.id}")
     assert 0 < left <= 3600, (
         f"A result should expire within 3600 seconds, but this one has {left} left."
@@ -152,7 +152,7 @@ def test_a_running_task_is_pending_by_default(worker, app):
     worker.assert_log_exists("nap of 2 s", timeout=5)
     state = result.state
     assert state == "PENDING", f"A running task should be PENDING by default, but it is {state}."
-    result.get(timeout=10)
+    result.get(timeout=30)
 
 
 @pytest.mark.isolated()
@@ -168,7 +168,7 @@ def test_a_countdown_waits_in_the_worker(celery_setup, app, redis):
 def test_a_call_that_expires_is_revoked(celery_setup, app):
     result = find_task(app, "tasks.add").apply_async((4, 4), expires=-1)
     with assert_raises(Exception, "A call that has expired should raise an exception"):
-        result.get(timeout=10)
+        result.get(timeout=30)
     assert result.state == "REVOKED", (
         f"A call that has expired should be in the state REVOKED, but it is in {result.state}."
     )

@@ -86,7 +86,7 @@ def test_division_by_zero_is_raised_in_the_caller(worker, app):
     with assert_raises(
         ZeroDivisionError, "tasks.math.divide.delay(1, 0).get() should raise ZeroDivisionError"
     ):
-        find_task(app, "tasks.math.divide").delay(1, 0).get(timeout=10)
+        find_task(app, "tasks.math.divide").delay(1, 0).get(timeout=30)
     worker.assert_log_exists("raised unexpected: ZeroDivisionError", timeout=5)
 
 
@@ -99,7 +99,7 @@ def test_old_name_is_not_registered(worker, app, folder):
     with assert_raises(
         NotRegistered, "A call to tasks.add, chapter 2's name, should raise NotRegistered"
     ):
-        app.send_task("tasks.add", (4, 4)).get(timeout=10)
+        app.send_task("tasks.add", (4, 4)).get(timeout=30)
     worker.assert_log_exists("Received unregistered task of type 'tasks.add'", timeout=5)
 
 

@@ -139,7 +139,7 @@ def test_division_by_zero_is_raised_in_the_caller(celery_setup, app):
     with assert_raises(
         ZeroDivisionError, "divide_request.delay(1, 0).get() should raise ZeroDivisionError"
     ):
-        find_task(app, "tasks.math.divide_request").delay(1, 0).get(timeout=10)
+        find_task(app, "tasks.math.divide_request").delay(1, 0).get(timeout=30)
 
 
 # Star steps.

@@ -247,8 +247,8 @@ def test_group_with_a_failing_member(divide):
     with assert_raises(
         ZeroDivisionError, "get() of a group with a failing member should raise ZeroDivisionError"
     ):
-        result.get(timeout=10)
-    found = result.get(timeout=10, propagate=False)
+        result.get(timeout=30)
+    found = result.get(timeout=30, propagate=False)
     kinds = [type(value).__name__ for value in found]
     assert kinds == ["float", "ZeroDivisionError", "float"], (
         "get(propagate=False) should list every member, the failed one as its exception,"
@@ -264,7 +264,7 @@ def test_chain_with_a_failing_task(worker, divide, add):
     later = add.s(700000).set(task_id="the-later-task")
     result = chain(divide.s(1, 0), later).delay()
     with assert_raises(ZeroDivisionError, "get() of the chain should raise ZeroDivisionError"):
-        result.get(timeout=10)
+        result.get(timeout=30)
     runs = wait_until(lambda: "add_request[the-later-task]" in worker.logs(), 1)
     assert not runs, "The task after the one that failed should not run, but it did."
 
@@ -275,13 +275,13 @@ def test_chord_whose_header_fails(worker, divide, xsum):
     with assert_raises(
         ZeroDivisionError, "get() of a chord whose header fails should raise ZeroDivisionError"
     ):
-        result.get(timeout=10)
-    found = result.get(timeout=10, propagate=False)
+        result.get(timeout=30)
+    found = result.get(timeout=30, propagate=False)
     assert isinstance(found, ChordError), (
         f"get(propagate=False) should give the ChordError, but it gave {found!r}."
     )
     with assert_raises(ChordError, "The body's own result should raise ChordError"):
-        xsum.AsyncResult(result.id).get(timeout=10)
+        xsum.AsyncResult(result.id).get(timeout=30)
     assert_body_never_ran(worker, result)
 
 
@@ -292,14 +292,14 @@ def test_chord_that_fails_just_as_get_begins(divide, xsum, monkeypatch):
     look_at_header_too_early(monkeypatch)
     error = ZeroDivisionError if PINNED else ChordError
     with assert_raises(error, f"get() of the chord should raise {error.__name__}"):
-        result.get(timeout=10)
+        result.get(timeout=30)
 
 
 def test_chord_with_an_unknown_task_in_its_header(worker, app, add, xsum):
     unknown = app.signature("tasks.math.power_request", (2, 2))
     result = chord([add.s(1, 1), unknown], xsum.s()).delay()
     with assert_raises(NotRegistered, "get() of the chord should raise NotRegistered"):
-        result.get(timeout=10)
+        result.get(timeout=30)
     with assert_raises(CeleryTimeout, "The body's own result should stay PENDING"):
         xsum.AsyncResult(result.id).get(timeout=1)
     assert_body_never_ran(worker, result)
@@ -339,7 +339,7 @@ def test_revoked_group(add):
     result.revoke()
     for member in result.results:
         with assert_raises(TaskRevokedError, "A member of a revoked group should be revoked"):
-            member.get(timeout=10)
+            member.get(timeout=30)
 
 
 def test_revoking_a_chord_does_not_stop_its_header(worker, add, xsum):
@@ -349,14 +349,14 @@ def test_revoking_a_chord_does_not_stop_its_header(worker, add, xsum):
         done = wait_until(lambda member=member: member.state == "SUCCESS", 10)
         assert done, f"The header should run, but the state of a member is {member.state}."
     with assert_raises(TaskRevokedError, "The body of a revoked chord should be revoked"):
-        result.get(timeout=10)
+        result.get(timeout=30)
 
 
 def test_revoking_the_header_stops_a_chord(worker, add, xsum):
     result = chord([add.signature((i, i), countdown=1) for i in range(2)], xsum.s()).delay()
     result.parent.revoke()
     with assert_raises(TaskRevokedError, "get() of the chord should raise TaskRevokedError"):
-        result.get(timeout=10)
+        result.get(timeout=30)
     assert_body_never_ran(worker, result)
 
 
@@ -369,13 +369,13 @@ def assert_body_never_ran(worker, result):
 
 def test_link_is_called_with_the_result(worker, add):
     callback = add.s(700000).set(task_id="the-callback")
-    add.apply_async((4, 4), link=callback).get(timeout=10)
+    add.apply_async((4, 4), link=callback).get(timeout=30)
     assert_result("The callback of add_request(4, 4)", add.AsyncResult("the-callback"), 700008)
 
 
 def test_link_error_is_called(worker, divide, add):
     # The worker calls the errback in place: there is no result to fetch, only lines of its log.
     with assert_raises(ZeroDivisionError, "divide_request(1, 0) should raise ZeroDivisionError"):
-        divide.apply_async((1, 0), link_error=add.si(700001, 200002)).get(timeout=10)
+        divide.apply_async((1, 0), link_error=add.si(700001, 200002)).get(timeout=30)
     found = wait_until(lambda: "900003" in worker.logs(), 5)
     assert found, "The errback of divide_request(1, 0) should run in the worker, but it didn't."

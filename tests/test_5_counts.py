@@ -152,7 +152,7 @@ alone = pytest.mark.isolated(
 @alone
 def test_commands_of_a_call(celery_setup, app, monitor):
     add = find_task(app, ADD)
-    assert_commands(monitor, "A call", lambda: add.delay(4, 4).get(timeout=10), CALL)
+    assert_commands(monitor, "A call", lambda: add.delay(4, 4).get(timeout=30), CALL)
 
 
 @alone
@@ -160,7 +160,7 @@ def test_commands_of_a_group(celery_setup, app, monitor):
     add = find_task(app, ADD)
 
     def run_group():
-        group(add.s(i, i) for i in range(10)).delay().get(timeout=10)
+        group(add.s(i, i) for i in range(10)).delay().get(timeout=30)
 
     assert_commands(monitor, "A group of 10", run_group, GROUP)
 
@@ -173,7 +173,7 @@ def test_commands_of_a_chord(celery_setup, app, monitor):
     def run_chord():
         result = chord((add.s(i, i) for i in range(10)), xsum.s()).delay()
         # With propagate=True, get looks at the members again and again.
-        result.get(timeout=10, propagate=False)
+        result.get(timeout=30, propagate=False)
 
     wanted = PINNED_CHORD if PINNED else LATEST_CHORD
     assert_commands(monitor, "A chord of 10", run_chord, wanted)

@@ -37,7 +37,7 @@ def raised_by(result):
 )
 def test_exception_that_cannot_be_rebuilt_stops_the_worker(worker, app, app_under_test, late):
     result = app.tasks["slow.refused"].delay()
-    wait_until(lambda: UNRECOVERABLE in worker.logs(), 10)
+    wait_until(lambda: UNRECOVERABLE in worker.logs())
     assert UNRECOVERABLE in worker.logs(), f"The worker should stop: {worker.logs()}"
     time.sleep(1)
     addition = app.tasks[ADD].delay(4, 4)
@@ -47,7 +47,7 @@ def test_exception_that_cannot_be_rebuilt_stops_the_worker(worker, app, app_unde
     worker.kill()
     restore_messages(app, visibility_timeout=0)
     second = wait_until_ready(app_under_test.add_worker())
-    wait_until(lambda: UNRECOVERABLE in second.logs() or result.state != "RETRY", 10)
+    wait_until(lambda: UNRECOVERABLE in second.logs() or result.state != "RETRY")
     assert UNRECOVERABLE in second.logs(), (
         f"The next worker should stop too, with late={late}, but it logged: {second.logs()[-500:]}"
     )

@@ -18,6 +18,7 @@ from support.assertions import (
 )
 from support.carried import assert_carried_settings, assert_carried_tasks, carried_tasks
 from support.names import RATE
+from support.patience import patience
 from support.signals import pauses, retries
 
 from course.waiting import wait_until
@@ -275,7 +276,7 @@ def test_the_bank_says_when(app, bank):
 def test_what_cannot_succeed_is_not_tried_again(celery_setup, app, bank):
     """autoretry_for should list only what may work later: BankError."""
     result = find_task(app, RATE).delay("XXX")
-    wait_until(result.ready, 5)
+    wait_until(result.ready, patience(5))
     assert_asked(bank, 1, 'rate_request.delay("XXX")')
     unknown = find_exception("UnknownCurrency")
     with assert_raises(unknown, 'rate_request.delay("XXX").get() should raise UnknownCurrency'):
@@ -340,17 +341,17 @@ def test_a_task_called_as_a_function_does_not_retry(rate, bank, app):
 
 
 def test_a_retry_is_the_same_call_in_a_new_message(worker, app, redis, bank):
-    bank.failures, bank.retry_after = 1, 3
+    bank.failures, bank.retry_after = 1, 6
     result = find_task(app, RATE).delay("USD")
 
     def state_and_counts():
-        [scheduled] = app.control.inspect(timeout=10, limit=1).scheduled().values()
+        [scheduled] = app.control.inspect(timeout=30, limit=1).scheduled().values()
         ids = [task["request"]["id"] for task in scheduled]
         return result.state, ids, redis.hlen("unacked"), redis.llen("celery")
 
     # The worker acknowledges the first message once it knows that the second one is sent.
     wanted = ("RETRY", [result.id], 1, 0)
-    wait_until(lambda: state_and_counts() == wanted, 2.5)
+    wait_until(lambda: state_and_counts() == wanted)
     found = state_and_counts()
     assert found == wanted, (
         "A task that waits for its retry should be in the state RETRY, with its own id scheduled"

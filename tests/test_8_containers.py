@@ -78,7 +78,7 @@ def assert_services(checkout):
 
 def assert_queues(app):
     """Fail unless the ledger's worker alone consumes from its queue, and its task succeeds."""
-    replies = app.control.inspect(timeout=10, limit=4).active_queues() or {}
+    replies = app.control.inspect(timeout=30, limit=4).active_queues() or {}
     consumed = []
     for queues in replies.values():
         for queue in queues:

@@ -21,6 +21,7 @@ from support.assertions import (
 )
 from support.carried import assert_carried_settings, assert_carried_tasks, carried_tasks
 from support.names import RATE
+from support.patience import patience
 
 from course.waiting import wait_until
 
@@ -234,16 +235,19 @@ def test_star_pools(app, app_under_test, folder):
     worker = start("WAITING")
     fetch(app.tasks["slow.process"].delay(0))
     begin = time.monotonic()
-    found = group(app.tasks["slow.process"].s(1) for _ in range(24))().get(timeout=30)
+    found = group(app.tasks["slow.process"].s(1) for _ in range(24))().get(timeout=patience(30))
     seconds = time.monotonic() - begin
-    assert seconds < 6, f"24 calls should take less than 6 s with WAITING, not {seconds:.1f} s."
+    # If the machine stands still meanwhile, it takes longer, but not as long as one by one.
+    assert seconds < min(patience(6), 20), (
+        f"24 calls should take less than 6 s with WAITING, not {seconds:.1f} s."
+    )
     count = len(set(found))
     assert count == 1, f"With WAITING, one process should run 24 calls, but {count} ran them."
     worker.kill()
 
     worker = start("HANGING")
     result = app.tasks["slow.nap"].apply_async((30,), time_limit=1)
-    wait_until(result.ready, 8)
+    wait_until(result.ready, patience(8))
     assert result.state == "FAILURE", (
         "With HANGING, a hard limit of 1 s should end a task, but after 8 s its state is"
         f" {result.state}."
@@ -254,7 +258,7 @@ def test_star_pools(app, app_under_test, folder):
 
     start("SPLITTING")
     result = app.tasks["slow.split"].delay()
-    wait_until(result.ready, 20)
+    wait_until(result.ready, patience(20))
     found = result.result
     assert found == [1, 2], (
         f"With SPLITTING, a task should be able to start a pool, but its result is {found!r}."

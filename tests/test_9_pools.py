@@ -10,55 +10,59 @@ from course.waiting import wait_until
 THREADS = ["-P", "threads", "-c", "2"]
 
 
-def start_nap(app, worker):
-    """Send a task of three seconds; return its result when the worker has begun it."""
-    result = app.tasks["slow.nap"].delay(3, "late")
-    worker.wait_for_log("nap of 3 s")
+def start_task(app, redis):
+    """Call a task that runs until it is released; return its result when it has begun."""
+    result = app.tasks["slow.held"].delay("late")
+    wait_until(lambda: redis.get("begun"))
     return result
 
 
 @pytest.mark.isolated(slow_tasks=True)
-def test_prefork_terminates_a_running_task(celery_setup, app, worker):
-    result = start_nap(app, worker)
+def test_prefork_terminates_a_running_task(celery_setup, app, redis):
+    result = start_task(app, redis)
     app.control.revoke(result.id, terminate=True, signal="SIGKILL")
     with assert_raises(TaskRevokedError, "A terminated task should raise TaskRevokedError"):
-        result.get(timeout=5)
+        result.get(timeout=30)
 
 
 @pytest.mark.isolated(slow_tasks=True, args=THREADS)
-def test_threads_do_not_terminate_a_running_task(celery_setup, app, worker):
-    result = start_nap(app, worker)
+def test_threads_do_not_terminate_a_running_task(celery_setup, app, worker, redis):
+    result = start_task(app, redis)
     app.control.revoke(result.id, terminate=True, signal="SIGKILL")
-    assert_result("A task in a thread that should be terminated", result, "late")
     worker.wait_for_log("does not implement kill_job")
+    redis.set("released", 1)
+    assert_result("A task in a thread that should be terminated", result, "late")
 
 
 @pytest.mark.isolated(slow_tasks=True, args=["-P", "solo"])
-def test_solo_does_not_terminate_a_running_task(celery_setup, app, worker):
-    result = start_nap(app, worker)
+def test_solo_does_not_terminate_a_running_task(celery_setup, app, redis):
+    result = start_task(app, redis)
     app.control.revoke(result.id, terminate=True, signal="SIGKILL")
+    redis.set("released", 1)
     assert_result("A task of solo that should be terminated", result, "late")
 
 
-def revoke_what_waits(app, worker):
-    """Revoke a message that a worker holds behind a task of three seconds; return its result."""
-    app.tasks["slow.nap"].delay(3, "first")
+def revoke_what_waits(app, worker, redis):
+    """Revoke a message that a worker holds behind a task that runs; return its result."""
+    start_task(app, redis)
     waiting = app.tasks["slow.nap"].delay(0, "second")
-    worker.wait_for_log("nap of 3 s")
+    worker.wait_for_log(f"slow.nap[{waiting.id}] received")
     app.control.revoke(waiting.id)
-    return waiting.get(timeout=10, propagate=False)
+    worker.wait_for_log("flagged as revoked")
+    redis.set("released", 1)
+    return waiting.get(timeout=30, propagate=False)
 
 
 @pytest.mark.isolated(slow_tasks=True, args=["-c", "1"])
-def test_prefork_drops_a_revoked_message(celery_setup, app, worker):
-    found = revoke_what_waits(app, worker)
+def test_prefork_drops_a_revoked_message(celery_setup, app, worker, redis):
+    found = revoke_what_waits(app, worker, redis)
     assert isinstance(found, TaskRevokedError), f"A message should be revoked, not {found!r}."
 
 
 @pytest.mark.row("`revoke()` of a message that a worker with threads holds")
 @pytest.mark.isolated(slow_tasks=True, args=["-P", "threads", "-c", "1"])
-def test_threads_and_a_revoked_message(celery_setup, app, worker):
-    found = revoke_what_waits(app, worker)
+def test_threads_and_a_revoked_message(celery_setup, app, worker, redis):
+    found = revoke_what_waits(app, worker, redis)
     if PINNED:
         assert found == "second", f"Celery 5.1 should run the task, but its result is {found!r}."
     else:
@@ -70,7 +74,7 @@ def test_threads_and_a_revoked_message(celery_setup, app, worker):
 def test_threads_replace_no_process(app, app_under_test, option):
     process = app.tasks["slow.process"]
     wait_until_ready(app_under_test.add_worker([*THREADS, option]))
-    pids = {process.delay(0).get(timeout=10) for _ in range(3)}
+    pids = {process.delay(0).get(timeout=30) for _ in range(3)}
     assert len(pids) == 1, f"With {option}, threads should stay in one process, not {pids}."
 
 
@@ -79,14 +83,14 @@ def test_threads_replace_no_process(app, app_under_test, option):
 def test_a_task_that_kills_its_process_takes_the_worker_along(app, app_under_test, pool):
     worker = wait_until_ready(app_under_test.add_worker(["-P", pool]))
     app.tasks["slow.poison"].delay()
-    assert wait_until(lambda: worker.status == "exited", 10), (
+    assert wait_until(lambda: worker.status == "exited"), (
         f"A task that kills its process should end a worker with the pool {pool}."
     )
 
 
 @pytest.mark.isolated(slow_tasks=True)
 def test_prefork_refuses_a_pool_in_a_task(celery_setup, app):
-    message = str(app.tasks["slow.split"].delay().get(timeout=10, propagate=False))
+    message = str(app.tasks["slow.split"].delay().get(timeout=30, propagate=False))
     assert message == "daemonic processes are not allowed to have children", (
         f"multiprocessing should refuse a pool in a process of the worker, but: {message!r}."
     )
@@ -102,7 +106,7 @@ def test_a_pool_in_a_task_works_elsewhere(app, app_under_test, pool):
 
 @pytest.mark.isolated(slow_tasks=True)
 def test_a_coroutine_never_runs(celery_setup, app, redis):
-    found = app.tasks["slow.coroutine"].delay("one").get(timeout=10, propagate=False)
+    found = app.tasks["slow.coroutine"].delay("one").get(timeout=30, propagate=False)
     assert "coroutine is not JSON serializable" in str(found), (
         f"A coroutine should be an EncodeError, but the result is {found!r}."
     )
@@ -110,7 +114,7 @@ def test_a_coroutine_never_runs(celery_setup, app, redis):
     result = app.tasks["slow.loop"].delay("three")
     assert_result("asyncio.run in a task", result, "three")
     # With two processes, the second task may still be running.
-    wait_until(lambda: not redis.hlen("unacked"), 10)
+    wait_until(lambda: not redis.hlen("unacked"))
     found = [redis.get(key) for key in ("one", "two", "three")]
     assert found == [None, None, "1"], (
         f"The body of asyncio.run's coroutine alone should run, but the traces are {found}."
