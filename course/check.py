@@ -299,6 +299,8 @@ class Check:
             self.show_way_on(self.open_star, verb)
         print("\nYou now know:\n")
         known = self.lesson.text.partition("## What you now know\n")[2].partition("\n## ")[0]
+        # A paragraph or a list's item is one line here, without marks for bold.
+        known = re.sub(r"(?<=\S)\n *(?=[^\s-])", " ", known.replace("**", ""))
         for line in known.strip().splitlines():
             self.write(line, "  ")
         print(f"\nCompare: make chapter-{self.number}-diff DIR={self.shown_folder}")

@@ -100,6 +100,17 @@ def test_an_open_star_step_gets_a_nudge_and_then_a_hint(attempt, capsys):
         assert wanted in found, f"The check should print {wanted!r}, but it printed {found!r}."
 
 
+@pytest.mark.parametrize("number", ["2", "13"])
+def test_each_thing_that_one_knows_now_is_a_line(attempt, capsys, number):
+    Check(number).show_pass("")
+    known = capsys.readouterr().out.partition("You now know:")[2].partition("Compare:")[0]
+    for line in known.split("\n\n")[1].splitlines():
+        assert line.startswith("- "), f"Each line should be an item of the list, but not {line!r}."
+    assert "\nIn six months, remember this: " in known, (
+        f"What to remember should come without marks for bold, but the check printed {known!r}."
+    )
+
+
 def first_change():
     """Return the number of a chapter whose lesson changes one of its files, and that diff."""
     for name in CHAPTERS:
