@@ -24,6 +24,8 @@ def suggest_target(name, targets):
             # Exits, as there is none.
             find_chapter(number)
     close = get_close_matches(name, targets, 1)
+    if f"{name}-worker" in targets:
+        close = [f"{name}-worker"]
     if close:
         sys.exit(f"There is no make {name}: did you mean make {close[0]}?")
     sys.exit(f"There is no make {name}: make alone lists the commands.")

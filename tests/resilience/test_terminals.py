@@ -138,6 +138,7 @@ def test_port_reaches_what_is_typed(checkout):
             "chapter-3-wroker",
             "There is no make chapter-3-wroker: did you mean make chapter-3-worker?",
         ),
+        ("chapter-3", "There is no make chapter-3: did you mean make chapter-3-worker?"),
         ("mesages", "did you mean make messages?"),
         ("chapter-3-worker DIRR=my/3", "There is no variable DIRR: did you mean DIR?"),
         ("chapter-3-worker dir=my/3", "There is no variable dir: did you mean DIR?"),
