@@ -379,3 +379,17 @@ def test_link_error_is_called(worker, divide, add):
         divide.apply_async((1, 0), link_error=add.si(700001, 200002)).get(timeout=30)
     found = wait_until(lambda: "900003" in worker.logs(), 5)
     assert found, "The errback of divide_request(1, 0) should run in the worker, but it didn't."
+
+
+def test_errback_of_one_argument_is_sent(celery_setup, divide, xsum):
+    errback = xsum.si([700001, 200002]).set(task_id="the-errback")
+    with assert_raises(ZeroDivisionError, "divide_request(1, 0) should raise ZeroDivisionError"):
+        divide.apply_async((1, 0), link_error=errback).get(timeout=10)
+    assert_result("The errback of one argument", xsum.AsyncResult("the-errback"), 900003)
+
+
+def test_mutable_errback_gets_more_arguments(worker, divide, add):
+    divide.apply_async((1, 0), link_error=add.s(700001, 200002))
+    refused = "add_request() takes 2 positional arguments but"
+    found = wait_until(lambda: refused in worker.logs(), 10)
+    assert found, "An errback made with s should get arguments that describe the failure."
