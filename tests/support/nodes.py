@@ -154,30 +154,15 @@ class ServerContainer(ProcessContainer):
         return launch_server(self.port, self.folder, databases=1000, appendonly="no")
 
 
-class Database(CeleryTestContainer):
+class Database:
     """One database of a server, as a broker or a result backend. All else is the server's."""
 
     def __init__(self, server, number):
         self.server = server
         self.number = number
-        self.start = server.start
-        self.restart = server.restart
-        self.kill = server.kill
-        self.logs = server.logs
-        self.reload = server.reload
-        self.teardown = server.teardown
 
-    @property
-    def name(self):
-        return self.server.name
-
-    @property
-    def id(self):
-        return self.server.id
-
-    @property
-    def status(self):
-        return self.server.status
+    def __getattr__(self, name):
+        return getattr(self.server, name)
 
     @property
     def celeryconfig(self):
