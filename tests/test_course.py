@@ -8,12 +8,13 @@ import tomllib
 from datetime import date, datetime
 
 import pytest
+from support.commands import run_in
 from support.overlays import find_overlays
 from support.recordings import assert_recording
 from support.times import exercise_minutes, read_minutes
 
 from course.chapters import CHAPTERS, ROOT, number_of
-from course.environment import PROGRAMS, environment
+from course.environment import environment
 from course.lesson import Lesson, prose_of
 
 LESSONS = {name: ROOT / "chapters" / name / "README.md" for name in CHAPTERS}
@@ -147,10 +148,9 @@ def run_star_suite(folder, message):
     """Run STAR_SUITE, whose test fails with this message, on the overlays in a folder."""
     suite = folder / "test_4_sum.py"
     suite.write_text(STAR_SUITE.format(message=message))
-    command = [PROGRAMS / "python", "-m", "pytest", "-n", "0", "-p", "conftest", suite]
-    env = environment() | {"PYTHONPATH": "tests", "PYTEST_ADDOPTS": "-c pyproject.toml"}
-    run = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
-    return run.stdout
+    command = ["python", "-m", "pytest", "-n", "0", "-p", "conftest", suite]
+    variables = {"PYTHONPATH": "tests", "PYTEST_ADDOPTS": "-c pyproject.toml"}
+    return run_in(ROOT, *command, **variables).stdout
 
 
 def test_a_star_step_passes_on_right_answers_and_fails_on_wrong_ones(tmp_path):
@@ -276,10 +276,7 @@ def read_dependency_groups():
 
 
 def test_tables_are_those_of_the_last_run():
-    check = [PROGRAMS / "python", "-m", "tools.bench", "check"]
-    done = subprocess.run(
-        check, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
-    )
+    done = run_in(ROOT, "python", "-m", "tools.bench", "check")
     assert done.returncode == 0, done.stderr
 
 

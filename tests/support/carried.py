@@ -8,7 +8,6 @@ import fnmatch
 import json
 import re
 import runpy
-import subprocess
 from functools import cache
 
 from celery.app.defaults import DEFAULTS
@@ -18,9 +17,9 @@ from support.assertions import (
     find_task,
     suggest_setting,
 )
+from support.commands import run_in
 
 from course.chapters import PREVIOUS, ROOT, find_chapter
-from course.environment import PROGRAMS, environment
 from course.lesson import read_lesson
 
 # The tests' own server is the broker and the result backend of an app under test.
@@ -162,14 +161,7 @@ def assert_schedule(app, wanted):
 @cache
 def read_tasks(chapter):
     """Return the options of each task of one of the course's chapters, by the tasks' names."""
-    done = subprocess.run(
-        [PROGRAMS / "python", "-c", PRINT_TASKS],
-        cwd=ROOT / "chapters" / chapter,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run_in(ROOT / "chapters" / chapter, "python", "-c", PRINT_TASKS)
     assert done.returncode == 0, f"The tasks of {chapter} should be found: {done.stderr}"
     return json.loads(done.stdout)
 

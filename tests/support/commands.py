@@ -1,8 +1,8 @@
-"""Commands that are run once in the folder of an app under test."""
+"""Commands that are run once in a folder, often that of an app under test."""
 
 import subprocess
 
-from course.environment import PROGRAMS
+from course.environment import PROGRAMS, environment
 
 
 def run_celery(app_under_test, *words):
@@ -20,10 +20,16 @@ def run_python(app_under_test, *words):
 
 def run(app_under_test, program, *words, **variables):
     """Run one of the stack's programs with these words and variables; return what it did."""
+    variables = app_under_test.env | variables
+    return run_in(app_under_test.folder, program, *words, **variables)
+
+
+def run_in(folder, program, *words, **variables):
+    """Run one of the stack's programs in a folder, by default without a server."""
     return subprocess.run(
         [PROGRAMS / program, *words],
-        cwd=app_under_test.folder,
-        env=app_under_test.env | variables,
+        cwd=folder,
+        env=environment() | variables,
         capture_output=True,
         text=True,
         check=False,
