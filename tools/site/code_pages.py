@@ -38,12 +38,6 @@ def git(*command):
     return run.stdout
 
 
-def require_commit():
-    """Exit with a sentence if a chapter is not committed."""
-    for chapter in CHAPTERS:
-        git("rev-parse", f"HEAD:chapters/{chapter}")
-
-
 def find_files(chapter):
     """Return the paths of what git has or would add, without the lesson and without copies."""
     folder = ROOT / "chapters" / chapter

@@ -48,6 +48,7 @@ if "GITHUB_REPOSITORY" in os.environ:
 if ADDRESS:
     owner, name = ADDRESS.split("/")[-2:]
     html_baseurl = f"https://{owner}.github.io/{name}/"
+    html_context = {"card": f"{html_baseurl}_static/card.png"}
 pygments_dark_style = "a11y-high-contrast-dark"
 BRAND = (
     "color-brand-primary",
@@ -126,21 +127,8 @@ def add_to_context(app, page, template, context, doctree):
         context["views"].pop("difference", None)
     # A folder's address is shorter than its README.html.
     context["pageurl"] = re.sub(r"README\.html$", "", context["pageurl"] or "")
-    context["about"] = [("name", "page", f"{page}.html")]
     if doctree:
-        title = app.env.titles[page].astext()
-        description = " ".join(doctree.next_node(nodes.paragraph).astext().split())
-        context["about"] += [
-            ("name", "description", description),
-            ("property", "og:type", "website"),
-            ("property", "og:title", title),
-            ("property", "og:description", description),
-        ]
-    if doctree and ADDRESS:
-        context["about"] += [
-            ("property", "og:url", context["pageurl"]),
-            ("property", "og:image", f"{html_baseurl}_static/card.png"),
-        ]
+        context["description"] = " ".join(doctree.next_node(nodes.paragraph).astext().split())
 
 
 class Words(SearchEnglish):
@@ -175,7 +163,6 @@ def add_files(app, failure):
 
 
 def setup(app):
-    code_pages.require_commit()
     PygmentsBridge.html_formatter = Lines
     app.add_transform(Blocks)
     app.connect("source-read", edit_source)
