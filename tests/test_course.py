@@ -275,11 +275,6 @@ def read_dependency_groups():
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
 
 
-def test_tables_are_those_of_the_last_run():
-    done = run_in(ROOT, "python", "-m", "tools.bench", "check")
-    assert done.returncode == 0, done.stderr
-
-
 LOOKED_UP = re.compile(r"looked up in (\w+ \d{4})")
 
 

@@ -1,15 +1,13 @@
 """Compare the course with what you would type without it.
 
 usage: bench.py [FIGURE...]  measure these figures, or all, and keep the tables in .course
-       bench.py write        move the pinned stack's tables to tools/bench.json and into the pages
-       bench.py check        report, without measuring, a page that differs from tools/bench.json
+       bench.py write        move the pinned stack's tables into the pages
 
 A page of chapters/, or tools/bench.md, shows a table between `<!-- bench: FIGURE -->` and
 `<!-- /bench -->`. What is compared runs in turn, because a shared machine is slow at one time and
 fast at another.
 """
 
-import json
 import os
 import re
 import signal
@@ -26,9 +24,7 @@ from course.environment import PROGRAMS, STACK, free_port, inherit_environment
 from course.server import launch_server
 from course.waiting import wait_until
 
-COMMITTED = ROOT / "tools/bench.json"
-MEASURED = ROOT / ".course/bench-pinned.json"
-MARKED = re.compile(r"^(<!-- bench: (\w+) -->\n).*?^(<!-- /bench -->)$", re.MULTILINE | re.DOTALL)
+MEASURED = ROOT / ".course"
 PORT = free_port()
 
 # What is measured of a run: seconds to the worker's `ready.`, seconds to the end, and what the
@@ -313,61 +309,29 @@ def make_line(row):
     return cells
 
 
-def update(file, tables):
-    """Add tables to those that a JSON file keeps."""
-    kept = {}
-    if file.exists():
-        kept = json.loads(file.read_text())
-    file.write_text(json.dumps(kept | tables, indent=1, ensure_ascii=False) + "\n")
-
-
-def find_pages():
-    """Yield each page that may show tables, its text, and its text with the tables as they are."""
-    tables = json.loads(COMMITTED.read_text())
-    for page in [*ROOT.glob("chapters/**/*.md"), ROOT / "tools/bench.md"]:
-        text = page.read_text()
-        shown = {found[2] for found in MARKED.finditer(text)}
-        if text.count("\n<!-- bench: ") != len(MARKED.findall(text)) or not shown <= set(tables):
-            sys.exit(
-                f"{page.relative_to(ROOT)}: close the bench markers, or measure what they name"
-                " with `make bench`."
-            )
-        yield page, text, MARKED.sub(lambda found: found[1] + tables[found[2]] + found[3], text)
-
-
 def write():
-    """Move the tables that were measured to tools/bench.json, and write them into the pages."""
-    if MEASURED.exists():
-        update(COMMITTED, json.loads(MEASURED.read_text()))
-        MEASURED.unlink()
-    for page, _, current in find_pages():
-        page.write_text(current)
-
-
-def check():
-    """Exit with a sentence if a page does not show the tables of tools/bench.json."""
-    for page, text, current in find_pages():
-        if text != current:
-            sys.exit(
-                f"{page.relative_to(ROOT)} doesn't show the tables of tools/bench.json:"
-                " type `make bench ARGS=write`."
-            )
+    """Move the tables that were measured on the pinned stack into the pages that show them."""
+    for file in MEASURED.glob("bench-pinned-*.md"):
+        begin = f"<!-- bench: {file.stem.removeprefix('bench-pinned-')} -->\n"
+        for page in [*ROOT.glob("chapters/**/*.md"), ROOT / "tools/bench.md"]:
+            before, _, rest = page.read_text().partition(begin)
+            _, end, after = rest.partition("<!-- /bench -->")
+            if end:
+                page.write_text(before + begin + file.read_text() + end + after)
+        file.unlink()
 
 
 def main(names):
-    """Do what the arguments say: write, check, or measure these figures."""
+    """Measure these figures, or all; or write what was measured."""
     if names == ["write"]:
         write()
         return
-    if names == ["check"]:
-        check()
-        return
     if not set(names) <= set(FIGURES):
         known = ", ".join(FIGURES)
-        sys.exit(f"A figure is one of {known}; write or check must be the only argument.")
+        sys.exit(f"A figure is one of {known}; write must be the only argument.")
     for name in names or FIGURES:
         table = measure(FIGURES[name])
-        update(ROOT / f".course/bench-{STACK}.json", {name: table})
+        (MEASURED / f"bench-{STACK}-{name}.md").write_text(table)
         print(f"\n{FIGURES[name].title}\n\n{table}", flush=True)
 
 
