@@ -16,6 +16,8 @@ import psutil
 import pytest
 from celery.exceptions import TaskRevokedError
 from support.assertions import (
+    WARM_STOP,
+    ask_workers,
     assert_raises,
     assert_result,
     assert_task_returns,
@@ -43,7 +45,7 @@ def flower(app_under_test, *command, **variables):
     """Run Flower on a free port with these variables; end it with Ctrl-C.
 
     The command is `make chapter-11-flower`, with the name and the password of LOGIN, unless another
-    is given. Yield its address and its node. Fail unless it starts within 40 seconds.
+    is given. Yield its address and its node. Fail unless it starts within 90 seconds.
     """
     port = free_port()
     address = f"http://127.0.0.1:{port}"
@@ -61,12 +63,12 @@ def flower(app_under_test, *command, **variables):
         return status == 200
 
     try:
-        wait_until(lambda: node.status == "exited" or is_healthy(), 40)
+        wait_until(lambda: node.status == "exited" or is_healthy(), 90)
         assert node.status == "running", f"Flower should start, but it exited.\n{node.logs()}"
         yield address, node
     finally:
         os.killpg(node.process.pid, signal.SIGINT)  # as a terminal does
-        wait_until(lambda: node.status == "exited", 10)
+        wait_until(lambda: node.status == "exited", 30)
 
 
 def fetch_page(address, login=LOGIN, **options):
@@ -79,7 +81,7 @@ def fetch_page(address, login=LOGIN, **options):
         text = f"{login['username']}:{login['password']}"
         request.add_header("Authorization", f"Basic {base64.b64encode(text.encode()).decode()}")
     try:
-        with urlopen(request, timeout=20) as response:
+        with urlopen(request, timeout=30) as response:
             return response.status, response.read().decode()
     except HTTPError as error:
         return error.code, error.read().decode()
@@ -153,9 +155,9 @@ def test_flower(celery_setup, app, app_under_test):
     assert_result("xsum_request", before, 12)
     with flower(app_under_test) as (address, node):
         worker = celery_setup.worker
-        worker.assert_log_exists("Events of group {task} enabled by remote", timeout=20)
+        worker.assert_log_exists("Events of group {task} enabled by remote", timeout=60)
         after = xsum_request.delay([3, 4, 5])
-        counted = wait_until(lambda: count_events(address, XSUM, "task-succeeded") == 1, 10)
+        counted = wait_until(lambda: count_events(address, XSUM, "task-succeeded") == 1)
         assert counted, (
             "Flower should count one event task-succeeded, but its metrics are"
             f" {fetch_metrics(address)}."
@@ -230,8 +232,8 @@ def statuses(address, worker, **headers):
 
 def wait_until_known(address, worker):
     """Wait until Flower knows a worker."""
-    known = wait_until(lambda: f'worker="{worker}"' in fetch_page(f"{address}/metrics")[1], 20)
-    assert known, f"Flower should know {worker} within 20 seconds."
+    known = wait_until(lambda: f'worker="{worker}"' in fetch_page(f"{address}/metrics")[1], 60)
+    assert known, f"Flower should know {worker} within a minute."
 
 
 def find_processes(node):
@@ -243,7 +245,7 @@ def find_processes(node):
 @pytest.mark.isolated(args=["-E", *ALONE])
 def test_a_page_of_another_origin_is_refused(celery_setup, app, app_under_test):
     """A browser that has logged in sends the password along. Flower 1.2 takes no orders at all."""
-    [worker] = app.control.inspect(timeout=30, limit=1).ping()
+    [worker] = ask_workers(app, "ping")
     refusal = 403
     if PINNED:
         refusal = 405
@@ -279,7 +281,7 @@ BY_HAND = ["python", "-m", "flower", "-A", "tasks", "flower", "--address=127.0.0
 @pytest.mark.isolated(args=["-E", *ALONE])
 def test_without_a_password_flower_is_open(celery_setup, app, app_under_test):
     """Flower 1.2 takes orders from any page, and 2.2 with a variable; each shows its pages."""
-    [worker] = app.control.inspect(timeout=30, limit=1).ping()
+    [worker] = ask_workers(app, "ping")
     if not PINNED:
         with flower(app_under_test, *BY_HAND) as (address, _):
             found = statuses(address, worker, Origin=FOREIGN)
@@ -288,9 +290,9 @@ def test_without_a_password_flower_is_open(celery_setup, app, app_under_test):
         status, _ = fetch_page(address, login=None)
         assert status == 200, f"Flower should show its pages, but its status is {status}."
         # It takes a while to know the worker.
-        taken = wait_until(lambda: statuses(address, worker, Origin=FOREIGN) == {200}, 20)
+        taken = wait_until(lambda: statuses(address, worker, Origin=FOREIGN) == {200}, 60)
         assert taken, "Flower should take orders from a foreign page, but it doesn't."
-    ended = wait_until(lambda: celery_setup.worker.container.status == "exited", 20)
+    ended = wait_until(lambda: celery_setup.worker.container.status == "exited", WARM_STOP)
     assert ended, "A foreign page should be able to stop the worker."
 
 
@@ -314,7 +316,7 @@ def test_prometheus_scrapes_flower(celery_setup, app, app_under_test, tmp_path):
             _, text = fetch_page(query)
             return text
 
-        assert wait_until(lambda: '"1"]' in reply(), 20), (
+        assert wait_until(lambda: '"1"]' in reply(), 60), (
             f"Prometheus should scrape flower_worker_online as 1, but it replies {reply()!r}.\n"
             + node.logs()
         )
@@ -399,7 +401,7 @@ class FlowerPages:
 @pytest.mark.isolated(count=0, copy=True)
 def test_flower_in_a_browser(browser, expect, slow_worker, app, app_under_test):
     """Its pages show a worker and tasks. With a password, the buttons of Flower 1.2 don't work."""
-    [name] = app.control.inspect(timeout=30, limit=1).ping()
+    [name] = ask_workers(app, "ping")
     with flower(app_under_test) as (address, _):
         size = {"width": 1100, "height": 390}
         tab = browser.new_page(viewport=size, http_credentials=LOGIN)
@@ -413,7 +415,7 @@ def test_flower_in_a_browser(browser, expect, slow_worker, app, app_under_test):
         failing = find_task(app, "tasks.math.divide_request").delay(1, 0)
         running = find_task(app, XSUM).delay([1, 2, 300])
         waiting = find_task(app, XSUM).delay([4, 5])
-        wait_until(lambda: running.state == "PROGRESS", 5)
+        wait_until(lambda: running.state == "PROGRESS")
         tab.goto(f"{address}/tasks")
         pages.assert_state(failing, "FAILURE")
         pages.assert_state(running, "STARTED")

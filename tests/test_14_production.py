@@ -15,6 +15,7 @@ import pytest
 from celery import Celery
 from kombu.exceptions import OperationalError
 from support.assertions import (
+    ask_workers,
     assert_raises,
     assert_result,
     longest_limit,
@@ -491,7 +492,7 @@ def test_a_process_with_too_much_memory_is_replaced_after_its_task(worker, app):
 )
 def test_autoscale_goes_down_too(worker, app):
     def count_processes():
-        [stats] = app.control.inspect(timeout=30, limit=1).stats().values()
+        [stats] = ask_workers(app, "stats").values()
         return len(stats["pool"]["processes"])
 
     results = [app.tasks["slow.nap"].delay(1) for _ in range(3)]

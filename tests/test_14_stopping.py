@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 from celery import Celery
 from redis.exceptions import ConnectionError as RedisConnectionError
-from support.assertions import WARM_STOP, wait_until_ready
+from support.assertions import WARM_STOP, ask_workers, wait_until_ready
 from support.names import ALONE
 from support.nodes import AppUnderTest
 
@@ -144,6 +144,7 @@ def test_a_message_that_arrives_during_a_stop(worker, app, redis):
 
 @pytest.mark.isolated(slow_tasks=True, args=ONE_PROCESS)
 def test_a_message_that_arrives_after_cancel_consumer(worker, app, redis):
+    ask_workers(app, "ping")
     app.control.cancel_consumer("celery", reply=True, timeout=30, limit=1)
     time.sleep(1.5)
     count = count_left_after_a_stop(worker, app, redis)

@@ -36,7 +36,7 @@ from click.testing import CliRunner
 from kombu import serialization
 from kombu.utils.json import dumps, loads
 from packaging.requirements import InvalidRequirement, Requirement
-from support.assertions import describe, fetch, wait_until_ready
+from support.assertions import ask_workers, describe, fetch, wait_until_ready
 from support.celery_internals import asking_for_a_message, remove_code_positions, restore_messages
 from support.names import ALONE
 from support.nodes import AppUnderTest
@@ -654,6 +654,7 @@ def test_revoke(assert_row, worker, app):
 
 @row("The answer to `revoke(reply=True)`")
 def test_answer_to_revoke(assert_row, worker, app):
+    ask_workers(app, "ping")
     [replies] = app.control.revoke("abc", reply=True, timeout=30, limit=1)
     [found] = replies.values()
     assert_row(

@@ -346,7 +346,7 @@ def test_revoking_a_chord_does_not_stop_its_header(worker, add, xsum):
     result = chord([add.signature((i, i), countdown=1) for i in range(2)], xsum.s()).delay()
     result.revoke()
     for member in result.parent.results:
-        done = wait_until(lambda member=member: member.state == "SUCCESS", 10)
+        done = wait_until(lambda member=member: member.state == "SUCCESS")
         assert done, f"The header should run, but the state of a member is {member.state}."
     with assert_raises(TaskRevokedError, "The body of a revoked chord should be revoked"):
         result.get(timeout=30)
@@ -377,7 +377,7 @@ def test_link_error_is_called(worker, divide, add):
     # The worker calls the errback in place: there is no result to fetch, only lines of its log.
     with assert_raises(ZeroDivisionError, "divide_request(1, 0) should raise ZeroDivisionError"):
         divide.apply_async((1, 0), link_error=add.si(700001, 200002)).get(timeout=30)
-    found = wait_until(lambda: "900003" in worker.logs(), 5)
+    found = wait_until(lambda: "900003" in worker.logs())
     assert found, "The errback of divide_request(1, 0) should run in the worker, but it didn't."
 
 

@@ -6,6 +6,7 @@ import re
 import pytest
 from celery.canvas import Signature
 from support.assertions import assert_result, describe, fetch
+from support.patience import patience
 from support.signals import published_messages
 
 from course.waiting import wait_until
@@ -49,7 +50,7 @@ def received_tasks(log):
 
 def assert_second_round_is_sent(worker, start, result):
     """Fail if a worker can't send what follows a group, as its log says from this position on."""
-    wait_until(lambda: find_callback_error(worker, start) or result.ready(), 8)
+    wait_until(lambda: find_callback_error(worker, start) or result.ready(), patience(8))
     error = find_callback_error(worker, start)
     assert not error, (
         "workflows.rounds should send the second additions after the first,"
@@ -124,7 +125,9 @@ def test_star_rounds(worker, app, published):
     assert_result(f"workflows.rounds({first}, {second})", result, [800004, 800006, 800008])
     before = len(worker.logs())
     build(published, "rounds", [(1, 1), (2, "two"), (3, 3)], [(900001, 3), (900002, 4)]).delay()
-    failed = wait_until(lambda: "raised unexpected: TypeError" in worker.logs()[before:], 10)
+    failed = wait_until(
+        lambda: "raised unexpected: TypeError" in worker.logs()[before:], patience(10)
+    )
     assert failed, "workflows.rounds should add 2 and 'two' in the first round, but it didn't."
     runs = wait_until(lambda: "900001 + 3" in worker.logs()[before:], 1)
     assert not runs, (

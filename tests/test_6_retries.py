@@ -7,6 +7,7 @@ from http.client import HTTPConnection
 
 import pytest
 from support.assertions import (
+    ask_workers,
     assert_exported,
     assert_listed,
     assert_logged,
@@ -345,7 +346,7 @@ def test_a_retry_is_the_same_call_in_a_new_message(worker, app, redis, bank):
     result = find_task(app, RATE).delay("USD")
 
     def state_and_counts():
-        [scheduled] = app.control.inspect(timeout=30, limit=1).scheduled().values()
+        [scheduled] = ask_workers(app, "scheduled").values()
         ids = [task["request"]["id"] for task in scheduled]
         return result.state, ids, redis.hlen("unacked"), redis.llen("celery")
 

@@ -4,7 +4,13 @@ import re
 import time
 
 import pytest
-from support.assertions import WARM_STOP, assert_task_returns, find_task, wait_until_ready
+from support.assertions import (
+    WARM_STOP,
+    ask_workers,
+    assert_task_returns,
+    find_task,
+    wait_until_ready,
+)
 from support.celery_internals import restore_messages
 from support.names import ADD, ALONE
 from support.nodes import stopped
@@ -101,7 +107,7 @@ def cut_connections(redis):
 )
 def test_process_is_killed(worker, app, redis, column, wanted):
     result = start_task(app, redis, column)
-    [active] = app.control.inspect(timeout=30, limit=1).active().values()
+    [active] = ask_workers(app, "active").values()
     worker.container.kill_process(active[0]["worker_pid"])
     redis.set("released", 1)
     wait_until(result.ready)

@@ -9,6 +9,7 @@ from celery.exceptions import TimeoutError as CeleryTimeout
 from celery.exceptions import WorkerLostError
 from support.assertions import (
     WARM_STOP,
+    ask_workers,
     assert_raises,
     assert_result,
     assert_task_returns,
@@ -48,7 +49,7 @@ def test_it_takes_both_settings_to_run_again(worker, app, redis):
         "Redis should keep the two messages that are acknowledged late, since a worker takes"
         f" the others down with it, but it keeps those of {kept}."
     )
-    [active] = app.control.inspect(timeout=30, limit=1).active().values()
+    [active] = ask_workers(app, "active").values()
     for task in active:
         worker.container.kill_process(task["worker_pid"])
     for key in without_both:

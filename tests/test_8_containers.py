@@ -8,7 +8,7 @@ import re
 
 import pytest
 from celery import Celery, group
-from support.assertions import WARM_STOP
+from support.assertions import WARM_STOP, ask_workers
 from support.checkout import docker
 from support.names import ENTER
 
@@ -78,7 +78,7 @@ def assert_services(checkout):
 
 def assert_queues(app):
     """Fail unless the ledger's worker alone consumes from its queue, and its task succeeds."""
-    replies = app.control.inspect(timeout=30, limit=4).active_queues() or {}
+    replies = ask_workers(app, "active_queues", 4)
     consumed = []
     for queues in replies.values():
         for queue in queues:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 from celery import group
-from support.assertions import assert_result, wait_until_ready
+from support.assertions import ask_workers, assert_result, wait_until_ready
 
 from course.chapters import ROOT, display_path
 from course.environment import PROGRAMS
@@ -47,7 +47,7 @@ def test_make_starts_two_workers_beside_another(request, celery_setup, app, app_
         app_under_test.workers.append(started)
     for worker in app_under_test.workers:
         wait_until_ready(worker)
-    replies = app.control.inspect(timeout=30, limit=3).active_queues()
+    replies = ask_workers(app, "active_queues", 3)
     consumed = sorted(queue["name"] for queues in replies.values() for queue in queues)
     assert consumed == ["celery", "celery", "ledger", "rates", "rates"], (
         "Two workers should consume from celery and rates, and one from ledger, but the queues are"
@@ -67,7 +67,7 @@ def test_a_worker_with_a_misspelt_queue_exits(app_under_test):
 
 @pytest.mark.isolated(args=["-X", "leger"])
 def test_a_worker_with_a_misspelt_exclusion_consumes_from_all_queues(celery_setup, app):
-    [queues] = app.control.inspect(timeout=30, limit=1).active_queues().values()
+    [queues] = ask_workers(app, "active_queues").values()
     found = sorted(queue["name"] for queue in queues)
     assert found == ["celery", "ledger", "rates"], (
         f"A worker with -X leger should consume from all queues, but it consumes from {found}."
@@ -76,6 +76,7 @@ def test_a_worker_with_a_misspelt_exclusion_consumes_from_all_queues(celery_setu
 
 @pytest.mark.isolated(slow_tasks=True)
 def test_a_rate_limit_fills_the_prefetch(celery_setup, app, redis):
+    ask_workers(app, "ping")
     app.control.rate_limit("slow.nap", "6/m", reply=True, timeout=30, limit=1)
     for _ in range(20):
         app.tasks["slow.nap"].delay(0)
@@ -94,6 +95,7 @@ def test_a_rate_limit_fills_the_prefetch(celery_setup, app, redis):
 def test_a_rate_limit_is_each_workers_own(celery_setup, app, app_under_test):
     wait_until_ready(app_under_test.add_worker(["-X", "celery", "-Q", "ledger", "-n", "second@%h"]))
     nap = app.tasks["slow.nap"]
+    ask_workers(app, "ping", 2)
     replies = app.control.rate_limit("slow.nap", "1/s", reply=True, timeout=30, limit=2)
     assert len(replies) == 2, (
         f"Two workers should confirm the new rate limit, but the replies are {replies}."

@@ -8,6 +8,7 @@ import pytest
 from celery import chord
 from celery.exceptions import QueueNotFound
 from support.assertions import (
+    ask_workers,
     assert_listed,
     assert_raises,
     assert_result,
@@ -227,7 +228,7 @@ def find_scheduled(app, enter):
     """
     enter.apply_async((f"gift {uuid4()}", 100), queue="celery")
     found = []
-    for calls in app.control.inspect(timeout=30, limit=1).scheduled().values():
+    for calls in ask_workers(app, "scheduled").values():
         found += calls
     return found
 

@@ -49,6 +49,22 @@ def wait_until_ready(worker):
     )
 
 
+def ask_workers(app, question, count=1, destination=None):
+    """Return the answers of so many workers to a question of inspect, such as "active".
+
+    Ask again if one doesn't answer: a worker is ready a moment before it hears questions.
+    """
+    inspect = app.control.inspect(destination, timeout=2, limit=count)
+    answers = {}
+
+    def ask():
+        answers.update(getattr(inspect, question)() or {})
+        return len(answers) >= count
+
+    wait_until(ask, 60)
+    return answers
+
+
 @contextmanager
 def assert_raises(kind, sentence):
     """Fail with this sentence unless the block raises this kind of exception."""
