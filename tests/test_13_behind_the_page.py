@@ -28,6 +28,7 @@ from support.page_server import (
     OwnRedis,
     assert_refused,
     id_of,
+    needs_page_server,
     open_request,
     post,
     serving,
@@ -130,16 +131,18 @@ def test_a_sum_that_no_worker_took_in_time_is_cancelled(app, app_under_test, mon
         server.assert_state(path, revoked, "when no worker took it in time")
 
 
+@needs_page_server
 @pytest.mark.isolated(count=0, server=True)
-def test_redis_is_down_when_the_page_starts(app, app_under_test, own_redis):
+def test_redis_is_down_when_the_page_starts(app_under_test, own_redis):
+    """In a process of its own, which has no connection that an earlier test has made."""
     own_redis.stop()
-    with serving() as server:
-        answer = server.ask("/sums", [1, 2])
-        assert_refused("POST /sums while Redis is down", answer, 503)
-        wait = answer.headers["Retry-After"]
-        assert wait == "5", f"503 should come with Retry-After: 5, but that header is {wait}."
-        own_redis.start()
-        server.assert_state(server.send([1, 2]), {"state": "PENDING"}, "once Redis is there")
+    server = start_page_server(app_under_test)
+    answer = server.ask("/sums", [1, 2], when="when the server has never reached Redis")
+    assert_refused("POST /sums while Redis is down", answer, 503)
+    wait = answer.headers["Retry-After"]
+    assert wait == "5", f"503 should come with Retry-After: 5, but that header is {wait}."
+    own_redis.start()
+    server.assert_state(server.send([1, 2]), {"state": "PENDING"}, "once Redis is there")
 
 
 @pytest.mark.isolated(count=0, server=True)
