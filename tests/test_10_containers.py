@@ -2,11 +2,12 @@
 
 from collections import Counter
 
-from support.checkout import docker
+from support.checkout import docker, needs_docker
 
 from course.waiting import wait_until
 
 pytest_plugins = "support.checkout"
+pytestmark = needs_docker
 
 
 def service_of(container):

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.carried import assert_carried_settings, assert_carried_tasks
+from support.checkout import needs_docker
 
 from course.chapters import NOT_CODE
 from course.environment import PROGRAMS, environment
@@ -388,9 +389,8 @@ def test_the_same_tests_on_redis(folder, app_under_test):
     )
 
 
-def test_containers(request, folder):
-    if not request.config.option.docker:
-        pytest.skip("needs a Docker engine: make test-docker")
+@needs_docker
+def test_containers(folder):
     from support import containers
 
     words = ["tests/test_containers.py", "-o", "faulthandler_timeout=300"]

@@ -7,14 +7,17 @@ from contextlib import closing
 import pytest
 from support.assertions import wait_until_ready
 from support.browsers import find_browser, record_strangers
-from support.page_server import start_page_server
+from support.page_server import needs_page_server, start_page_server
 
 from course.waiting import wait_until
 
 WHERE = "make test-browser looks at the page in a browser"
 sync_api = pytest.importorskip("playwright.sync_api", reason=WHERE)
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason=WHERE)
-pytestmark = pytest.mark.skipif("'browser' not in config.option.keyword", reason=WHERE)
+pytestmark = [
+    pytest.mark.skipif("'browser' not in config.option.keyword", reason=WHERE),
+    needs_page_server,
+]
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +31,8 @@ def slow(folder):
 
 
 @pytest.fixture(scope="module")
-def site(request, slow, shared):
+def site(slow, shared):
     """The page's server as a learner starts it, beside a worker."""
-    if request.config.option.docker:
-        pytest.skip("the page's server runs on this machine: make test-browser")
     return start_page_server(shared)
 
 

@@ -13,13 +13,14 @@ from urllib.request import Request, urlopen
 
 import pexpect
 import pytest
-from support.checkout import docker
+from support.checkout import docker, needs_docker
 
 from course.chapters import ROOT
 from course.containers import compose_program
 from course.environment import free_port
 from course.waiting import wait_until
 
+pytestmark = needs_docker
 CHAPTER = "chapters/14-production"
 SERVICES = ["bank", "beat", "flower", "ledger", "rates", "redis", "web", "worker"]
 # What has a new image in an update.
@@ -510,10 +511,8 @@ def kill_by_docker(production):
 
 
 @pytest.fixture
-def produce(request, nodes, tmp_path):
+def produce(nodes, tmp_path):
     """A function that makes a Production in a folder; what it starts is removed in the end."""
-    if not request.config.option.docker:
-        pytest.skip("needs a Docker engine: make test-docker")
     made = []
 
     def produce(folder, **variables):

@@ -1,7 +1,6 @@
 """The settings that came after Celery 5.1, as chapters/two-celerys.md lists them."""
 
 import json
-import os
 import re
 import warnings
 
@@ -18,12 +17,10 @@ LIST = ROOT / "tests" / "test_14_later_settings" / "settings_of_5_1_2.json"
 OF_5_1_2 = json.loads(LIST.read_text())
 NAME = ".".join(map(str, VERSION[:3]))
 only_on_5_7 = pytest.mark.skipif(PINNED, reason="Celery 5.1 doesn't have this setting")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def only_celery(request):
-    if "DIR" in os.environ or request.config.option.docker:
-        pytest.skip("these tests are about Celery, and neither about an attempt nor containers")
+pytestmark = pytest.mark.skipif(
+    "config.option.docker or os.environ.get('DIR')",
+    reason="these tests are about Celery, and neither about an attempt nor containers",
+)
 
 
 @pytest.fixture(scope="module")

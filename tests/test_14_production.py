@@ -83,9 +83,11 @@ def assert_all(services, sentence, condition):
     assert not wrong, f"{sentence}: {', '.join(wrong)}."
 
 
-def test_lesson(request, lesson):
-    if request.config.option.docker:
-        pytest.skip("the lesson sends signals to processes of this machine: make test")
+@pytest.mark.skipif(
+    "config.option.docker",
+    reason="the lesson sends signals to processes of this machine: make test",
+)
+def test_lesson(lesson):
     lesson.holds()
 
 
@@ -526,11 +528,10 @@ def test_inspect_ping_with_a_destination_asks_one_worker(worker, app_under_test)
     )
 
 
+@pytest.mark.skipif("config.option.docker", reason="a container doesn't reach the proxy: make test")
 @pytest.mark.isolated(count=0, server=True)
-def test_a_task_by_tls(request, nodes, folder, app_under_test, tmp_path):
+def test_a_task_by_tls(nodes, folder, app_under_test, tmp_path):
     """A client and a worker use the broker and the result backend by TLS."""
-    if request.config.option.docker:
-        pytest.skip("a container doesn't reach the proxy: make test")
     certificate = tmp_path / "redis.pem"
     make_certificate(certificate)
     with tls_in_front(app_under_test, certificate) as (_, variables):

@@ -4,6 +4,7 @@ import os
 import shutil
 
 import pytest
+from support.checkout import needs_docker
 from support.compose_runs import Run
 
 from course.chapters import ROOT, find_chapter, find_folder
@@ -40,10 +41,9 @@ def check(folder, place):
                 run.assert_ledger_is_kept(worker.name)
 
 
-def test_the_check_runs_what_is_right_and_refuses_what_is_wrong(request, tmp_path):
+@needs_docker
+def test_the_check_runs_what_is_right_and_refuses_what_is_wrong(tmp_path):
     """The wrong one is an image without libs, which its files don't show."""
-    if not request.config.option.docker:
-        pytest.skip("needs a Docker engine: make test-docker")
     ignored = shutil.ignore_patterns("__pycache__", "secrets", "*.db*")
     folder = shutil.copytree(CHAPTER, tmp_path / "attempt", ignore=ignored)
     check(folder, tmp_path)

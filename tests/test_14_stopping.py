@@ -151,10 +151,9 @@ def test_a_message_that_arrives_after_cancel_consumer(worker, app, redis):
     assert count == 1, f"After cancel_consumer, one message should be left, but {count} are."
 
 
+@pytest.mark.skipif("config.option.docker", reason="it kills a process of this machine: make test")
 @pytest.mark.isolated(server=True, slow_tasks=True, args=ONE_PROCESS)
-def test_a_result_while_redis_is_down(request, worker, app, app_under_test):
-    if request.config.option.docker:
-        pytest.skip("it kills a process of this machine: make test")
+def test_a_result_while_redis_is_down(worker, app, app_under_test):
     result = app.tasks["slow.nap"].delay(1)
     server = app_under_test.broker
     wait_until(lambda: "nap of" in worker.logs(), 5)

@@ -6,7 +6,6 @@ A row's test is marked with the row's first cell. Some rows are tested in other 
 import importlib.metadata
 import importlib.util
 import json
-import os
 import pickle
 import re
 import shelve
@@ -53,12 +52,10 @@ FOUR_O_CLOCK = crontab(minute=0, hour=4)
 NO_PATIENCE = {"max_retries": 3, "interval_start": 0, "interval_step": 0.2}
 
 row = pytest.mark.row
-
-
-@pytest.fixture(scope="module", autouse=True)
-def only_celery(request):
-    if "DIR" in os.environ or request.config.option.docker:
-        pytest.skip("these tests are about Celery, and neither about an attempt nor containers")
+pytestmark = pytest.mark.skipif(
+    "config.option.docker or os.environ.get('DIR')",
+    reason="these tests are about Celery, and neither about an attempt nor containers",
+)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import pytest
 from celery import Celery
 from celery.app import trace
 from support.assertions import describe
-from support.checkout import docker
+from support.checkout import docker, needs_docker
 from support.names import ALONE
 from support.nodes import AppUnderTest
 
@@ -78,10 +78,11 @@ def test_no_broker(settings, monkeypatch):
     assert found == wanted, f"Without a broker, the address should be {wanted}, but it is {found}."
 
 
-def test_a_worker_of_an_app_without_a_broker(request, nodes, folder):
+@pytest.mark.skipif(
+    "config.option.docker", reason="the image of the workers lacks what this app imports"
+)
+def test_a_worker_of_an_app_without_a_broker(nodes, folder):
     """A free port takes the place of RabbitMQ's, where a RabbitMQ may listen."""
-    if request.config.option.docker:
-        pytest.skip("the image of the workers lacks what this app imports")
     port = free_port()
     url = f"amqp://guest:guest@127.0.0.1:{port}//"
     app_under_test = AppUnderTest(nodes, folder, args=ALONE, env={"CELERY_BROKER_URL": url})
@@ -135,13 +136,12 @@ except Exception as error:
 """
 
 
+@needs_docker
 @pytest.mark.parametrize(
     "host, message",
     [("localhost", "Cannot assign requested address"), ("127.0.0.1", "Connection refused")],
 )
-def test_the_wrong_host_in_a_container(request, host, message):
-    if not request.config.option.docker:
-        pytest.skip("needs a Docker engine: make test-docker")
+def test_the_wrong_host_in_a_container(host, message):
     from support.containers import IMAGE
 
     name = f"course-{uuid.uuid4().hex[:12]}"

@@ -3,9 +3,11 @@
 import gc
 
 from celery import Celery
+from support.checkout import needs_docker
 from support.names import RATE
 
 pytest_plugins = "support.checkout"
+pytestmark = needs_docker
 
 
 def test_workers_in_containers_ask_the_bank_beside_them(checkout):

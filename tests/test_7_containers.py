@@ -3,9 +3,11 @@
 import gc
 
 from celery import Celery
+from support.checkout import needs_docker
 from support.names import ENTER
 
 pytest_plugins = "support.checkout"
+pytestmark = needs_docker
 
 
 def test_workers_in_containers_share_a_ledger_that_outlives_them(checkout):

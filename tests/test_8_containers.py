@@ -9,12 +9,13 @@ import re
 import pytest
 from celery import Celery, group
 from support.assertions import WARM_STOP, ask_workers
-from support.checkout import docker
+from support.checkout import docker, needs_docker
 from support.names import ENTER
 
 from course.waiting import wait_until
 
 pytest_plugins = "support.checkout"
+pytestmark = needs_docker
 
 # A task that takes its time and returns the container that ran it, added to a copy of the chapter.
 NAP = """

@@ -31,11 +31,12 @@ def test_worker_that_is_stopped_gives_back_what_it_holds(celery_setup, app, work
     assert all(shares), f"Both workers should run some of the group's tasks, but they ran {shares}."
 
 
+@pytest.mark.skipif(
+    "config.option.docker", reason="make starts a worker on this machine: make test"
+)
 @pytest.mark.isolated(args=["-X", "ledger", "-n", "typed@%h"])
-def test_make_starts_two_workers_beside_another(request, celery_setup, app, app_under_test, number):
+def test_make_starts_two_workers_beside_another(celery_setup, app, app_under_test, number):
     """The check before a start accepts them: they are of one chapter, with different queues."""
-    if request.config.option.docker:
-        pytest.skip("make starts a worker on this machine: make test")
     make = [PROGRAMS / "python", "-m", "course", "worker", number]
     for options in ["-Q", "ledger", "-c", "1"], ["-X", "ledger", "-n", "second@%h", "-c", "1"]:
         started = app_under_test.nodes.worker(

@@ -166,6 +166,11 @@ class Checkout:
         self.make("stop REDIS_PORT=")
 
 
+needs_docker = pytest.mark.skipif(
+    "not config.option.docker", reason="needs a Docker engine: make test-docker"
+)
+
+
 def docker(*words):
     """Return the output of a docker command; raise an exception if it fails."""
     return subprocess.run(["docker", *words], check=True, capture_output=True, text=True).stdout
@@ -174,8 +179,6 @@ def docker(*words):
 @pytest.fixture
 def checkout(request, tmp_path):
     """A copy of the checkout for containers, which are removed when the tests end."""
-    if not request.config.option.docker:
-        pytest.skip("needs a Docker engine: make test-docker")
     checkout = Checkout(tmp_path / "course", [PROGRAMS.parent.name])
     down = f"make -C {checkout.folder} down REDIS_PORT={checkout.port} ARGS=--volumes"
     request.getfixturevalue("nodes").reaper.watch(down)
