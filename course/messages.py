@@ -183,7 +183,7 @@ def read_events(connection, database, reader, printer):
 
 
 def watch(url, printer):
-    """Print what travels through a database, for ever; wait while the server is away."""
+    """Print what travels through a database, forever; wait while the server is away."""
     # With less than a megabyte at a time, redis-py takes seconds to read a message of 10 MB.
     options = {"encoding_errors": "replace", "decode_responses": True, "socket_read_size": 2**20}
     client = redis.Redis.from_url(url, socket_timeout=None, **options)

@@ -48,7 +48,7 @@ def describe(event):
             return f"{event['state']} {event['value']} joins {chord}"
     if "kept" in event:
         return f"{describe_result(event)}, kept for {event['kept']} s"
-    return f"{describe_result(event)}, kept for ever"
+    return f"{describe_result(event)}, kept forever"
 
 
 def sentence(event, worker="worker"):

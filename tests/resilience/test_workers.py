@@ -91,7 +91,7 @@ def test_messages_shows_what_is_malformed_or_big_and_outlives_the_server(checkou
         checkout.redis.lpush("queue", body)
         messages.expect("waits in queue 'queue'")
     checkout.redis.set("celery-task-meta-an-id", "{}")
-    messages.expect_exact("something unreadable ({}) for an-id, kept for ever")
+    messages.expect_exact("something unreadable ({}) for an-id, kept forever")
     checkout.kill_server()
     messages.expect("waiting; make redis starts one")
     checkout.make("redis")
