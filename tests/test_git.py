@@ -150,6 +150,7 @@ def test_a_change_is_carried(course):
     (first / "app.py").write_text("one" + TEXT[1:])
     (first / "new.py").write_text("new\n")
     (first / "README.md").write_text("# New\n")
+    (first / "experiments.py").write_text("new\n")
     before = read_git_folder(course)
     printed = run(course, "sh tools/carry.sh 1")
     assert read_git_folder(course) == before, "make carry should leave .git alone."

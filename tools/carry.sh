@@ -1,7 +1,8 @@
 #!/bin/sh
 # Bring the uncommitted change of a chapter into every chapter after it: sh tools/carry.sh 2
-# Git merges it, so a file that a later chapter renamed is followed. Lessons are left alone, and so
-# is a file that the change does not fit. Nothing is committed, and .git is not touched.
+# Git merges it, so a file that a later chapter renamed is followed. Each chapter's own lesson and
+# experiments.py are left alone, and so is a file that the change does not fit. Nothing is
+# committed, and .git is not touched.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -26,7 +27,7 @@ merge_git() {
 # Replace the files of the repository by those of the folder $1, and commit them as the branch $2.
 commit() {
     find "$folder/merge" -mindepth 1 -maxdepth 1 ! -name .git -exec rm -rf {} +
-    rm -f "$1/README.md"
+    rm -f "$1/README.md" "$1/experiments.py"
     cp -R "$1/." "$folder/merge"
     merge_git checkout --quiet -b "$2"
     merge_git add --all --force
