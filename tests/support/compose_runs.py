@@ -128,7 +128,7 @@ class Run:
         """Fail unless the page answers, and a worker adds up."""
         page = PageServer(self.page_port)
         path = f"/sums/{page.ask('/sums', [1, 2, 3], seconds=10).body['id']}"
-        wait_until(lambda: page.ask(path, seconds=10).body.get("result"), 30)
+        wait_until(lambda: page.ask(path, seconds=10).body.get("result") == 6, 30)
         found = page.ask(path, seconds=10).body
         assert found.get("result") == 6, f"The page should add up 1 + 2 + 3, but it says: {found}"
 
