@@ -9,8 +9,6 @@ import json
 import pickle
 import re
 import shelve
-import socket
-import ssl
 import sys
 import time
 import traceback
@@ -20,7 +18,6 @@ from base64 import b64encode
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.util import find_spec
-from ssl import create_default_context
 
 import kombu.utils.functional
 import pytest
@@ -386,26 +383,6 @@ def test_user_in_the_url(assert_row, app_under_test):
         " user"
     )
     assert_row(found.partition(".")[0], on_5_1=refused, on_5_7="True")
-
-
-@row("A TLS certificate for another host")
-def test_name_in_a_certificate(assert_row, monkeypatch):
-    """The server says nothing, so the client gives up, but not before it has chosen its rules."""
-    contexts = []
-
-    def create_context():
-        contexts.append(create_default_context())
-        return contexts[0]
-
-    monkeypatch.setattr(ssl, "create_default_context", create_context)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        app = own_app(broker_url=f"rediss://127.0.0.1:{port}/0?ssl_cert_reqs=required")
-        app.conf.broker_transport_options = {"socket_timeout": 0.5, "max_retries": 0}
-        outcome_of(lambda: app.connection().default_channel.client.ping())
-    [rules] = {(context.verify_mode, context.check_hostname) for context in contexts}
-    required = ssl.CERT_REQUIRED
-    assert_row(rules, on_5_1=(required, False), on_5_7=(required, True))
 
 
 @row("`task_compression`")
