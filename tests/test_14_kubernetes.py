@@ -138,7 +138,8 @@ def test_a_pod_may_do_little(name):
     pod = pod_of(name)
     container = container_of(name)
     for where, settings in {
-        "securityContext": {"runAsNonRoot": True, "runAsUser": 1000},
+        # Without the group, the user could neither read the secret nor write to a volume.
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 1000, "fsGroup": 1000},
         "": {"automountServiceAccountToken": False, "enableServiceLinks": False},
     }.items():
         found = pod.get(where, pod)

@@ -53,6 +53,18 @@ def test_a_unit_runs_what_compose_runs(service):
     assert found == wanted, f"{name} should run what compose.yml does, {wanted}, but runs {found}."
 
 
+@pytest.mark.parametrize("service", ["worker", "ledger", "rates"])
+def test_a_worker_has_as_much_time_and_memory_as_in_compose(service):
+    given = yaml.safe_load(COMPOSE.read_text())["services"][service]
+    wanted = given["stop_grace_period"], given["mem_limit"].upper()
+    unit = read_unit(CHAPTER / "systemd", f"{UNITS[service]}.service")
+    found = f"{unit['TimeoutStopSec'][0]}s", unit["MemoryMax"][0]
+    assert found == wanted, (
+        f"{UNITS[service]} should have the time for a stop and the memory of compose.yml, {wanted},"
+        f" but it has {found}."
+    )
+
+
 @each_service
 def test_a_pod_runs_what_compose_runs(service):
     found = describe_command(" ".join(container_of(service)["command"]))
@@ -82,6 +94,13 @@ def test_redis_has_the_settings_of_compose():
     found = read_redis_settings((CHAPTER / "systemd" / "redis.conf").read_text())
     assert found == wanted, f"redis.conf should have {wanted}, as compose.yml, but it has {found}."
     assert found.get("maxmemory-policy") == "noeviction", f"Redis should evict nothing: {found}"
+
+
+def test_compose_sets_the_variables_of_the_config_map():
+    """Its Redis is on the same machine, so nobody is on the way."""
+    wanted = MANIFESTS["ConfigMap", "app"]["data"].keys() - {"REDIS_CA_FILE"}
+    found = yaml.safe_load(COMPOSE.read_text())["x-app"]["environment"].keys()
+    assert found == wanted, f"compose.yml should set {sorted(wanted)}, but it sets {sorted(found)}."
 
 
 def test_the_app_reads_each_variable_of_the_config_map():
