@@ -11,9 +11,9 @@ from pathlib import Path
 from course import progress
 from course.chapters import (
     CHAPTERS,
-    ELSEWHERE,
     GENERATED,
     NOT_CODE,
+    OTHER_WAYS_TO_RUN,
     PREVIOUS,
     ROOT,
     display_path,
@@ -26,7 +26,7 @@ from course.environment import command_output
 
 def copy(source, folder):
     """Copy an app, without its lesson, and what is the lesson's, generated, hidden or written."""
-    not_own = ("README.md", "experiments.py", *ELSEWHERE, *GENERATED)
+    not_own = ("README.md", "experiments.py", *OTHER_WAYS_TO_RUN, *GENERATED)
     ignored = shutil.ignore_patterns(*not_own, *NOT_CODE)
     shutil.copytree(source, folder, ignore=ignored, dirs_exist_ok=True)
 

@@ -58,7 +58,7 @@ def write(path, text):
         path.unlink(missing_ok=True)
 
 
-class Made:
+class MadeChanges:
     """The changes that were made in a folder: [number of the change, path, diff] of each."""
 
     def __init__(self, folder):
@@ -107,7 +107,7 @@ def change(number, wanted=""):
         return
     position = choose_change(number, changes, wanted)
     folder = find_folder(number)
-    made = Made(folder)
+    made = MadeChanges(folder)
     texts = {}
     for block in changes[position - 1]:
         path = folder / block.label
@@ -130,7 +130,7 @@ def refuse_change(number, position, changes, folder, block):
     """Exit with a sentence that says why a change can't be made."""
     shown = display_path(folder / block.label)
     text = read(folder / block.label)
-    is_left = Made(folder).has(position) and has_added_line(text, block.source)
+    is_left = MadeChanges(folder).has(position) and has_added_line(text, block.source)
     if is_left or apply_diff(text, invert(block.source)) is not None:
         sys.exit(f"{shown} has change {position} already.")
     reason = f"{shown} doesn't have the lines that change {position} begins with"
@@ -187,7 +187,7 @@ def undo(number):
     """Take back the changes of a lesson, made or typed; name and keep a learner's own edits."""
     folder = find_folder(number)
     in_course = folder == ROOT / "chapters" / find_chapter(number)
-    made = Made(folder)
+    made = MadeChanges(folder)
     in_lesson = [block for blocks in find_changes(number) for block in blocks]
     undone = False
     problems = []

@@ -47,7 +47,7 @@ PREVIOUS = dict(zip(CHAPTERS[1:], CHAPTERS))  # noqa: B905  the system's Python 
 # What `make lock` copies into a chapter that has an image of its own.
 GENERATED = ("requirements-*.txt", "fix_billiard.py")
 # How an app runs elsewhere than in containers: to read, and no part of an attempt.
-ELSEWHERE = ("systemd", "kubernetes")
+OTHER_WAYS_TO_RUN = ("systemd", "kubernetes")
 # What a copy of an app leaves out.
 NOT_CODE = ("Makefile", "__pycache__", ".*", *find_written_files())
 

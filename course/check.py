@@ -36,7 +36,7 @@ from course.waiting import STEP_SECONDS
 FIRST_STEP_SECONDS = 3 * STEP_SECONDS  # with the start of pytest and the worker
 IMPORT_SECONDS = 3 * STEP_SECONDS  # on a busy machine, FastAPI alone takes a third of that
 COLOURS = {"✓": 32, "✗": 31, "·": 2, "★": 33, "☆": 2}
-HIDING = ("celery.py", "loguru.py", "redis.py")
+HIDE_PACKAGES = ("celery.py", "loguru.py", "redis.py")
 IMPORT_STEP = {"name": "the files can be imported", "anchor": "your-turn", "star": False}
 
 
@@ -71,7 +71,7 @@ def find_modules(folder, chapter):
 
 def find_import_problem(folder, chapter):
     """Return what keeps the attempt's modules from being imported, in a sentence, or ""."""
-    for name in HIDING:
+    for name in HIDE_PACKAGES:
         if (folder / name).exists():
             return f"{name} hides the package of that name: rename it, or move it into a package."
     names = find_modules(folder, chapter)

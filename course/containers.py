@@ -12,7 +12,7 @@ from course.environment import STACK, command_output, redis_port
 
 LABEL = "--filter=label=com.docker.compose"
 # The file of an app that has a compose project to itself, in the app's folder.
-OWN = "compose.yml"
+OWN_FILE = "compose.yml"
 
 
 def project_name(port):
@@ -102,13 +102,13 @@ def start_workers(number):
 
 def brings_its_own(number):
     """Return whether a chapter has a compose.yml, with a Redis of its own."""
-    return (ROOT / "chapters" / find_chapter(number) / OWN).exists()
+    return (ROOT / "chapters" / find_chapter(number) / OWN_FILE).exists()
 
 
 def start_own(folder):
     """Start what the compose.yml of a folder says and exit with the status of compose."""
-    if not (folder / OWN).exists():
-        sys.exit(f"{display_path(folder)} has no {OWN}: write it, and type the command again.")
+    if not (folder / OWN_FILE).exists():
+        sys.exit(f"{display_path(folder)} has no {OWN_FILE}: write it, and type the command again.")
     name = os.environ.get("COMPOSE_PROJECT_NAME") or folder.name.lower()
     others = find_folders(f"{LABEL}.project={name}") - {str(folder)}
     for other in others:
@@ -127,7 +127,7 @@ def find_folders(label):
 def find_own(*options):
     """Return the folders of this checkout, and DIR, whose compose.yml has made containers."""
     found = []
-    folders = [path.parent for path in sorted(ROOT.glob(f"*/*/{OWN}"))]
+    folders = [path.parent for path in sorted(ROOT.glob(f"*/*/{OWN_FILE}"))]
     if os.environ.get("DIR"):
         folders.append(Path(os.environ["DIR"]).expanduser().resolve())
     for folder in folders:

@@ -11,7 +11,7 @@ from course.environment import PROGRAMS, URLS
 from course.flower import require_password
 
 # The file, and a pattern in it, without which a program has nothing to run in a folder.
-NEEDED = {
+NEEDED_FILES = {
     "beat": ("*.py", "beat_schedule|periodic"),
     "pytest": ("*test*.py", ""),
     "uvicorn": ("web.py", ""),
@@ -23,7 +23,7 @@ NEED_SERVER = {"flower", "purge", "watch.py"}
 
 def has_needed(top, program):
     """Return whether a folder has the file that this program needs."""
-    name, pattern = NEEDED[program]
+    name, pattern = NEEDED_FILES[program]
     return any(re.search(pattern, path.read_text("latin-1")) for path in top.rglob(name))
 
 
@@ -77,7 +77,7 @@ def run_program(number, *command):
     """Become a program in the chapter's folder, once it is known to find what it needs there."""
     enter_folder(find_folder(number))
     words = set(command)
-    for program in NEEDED.keys() & words:
+    for program in NEEDED_FILES.keys() & words:
         check_folder(program)
     for program in USUAL_PORTS.keys() & words:
         check_port(program, command)

@@ -131,12 +131,11 @@ def provide_server():
 def describe_server(port, wanted):
     """Return a line about the server on a port; exit if it isn't of the kind that REDIS names."""
     embedded = is_embedded(port)
+    fits = True
     if wanted == "embedded":
         fits = embedded
     elif wanted == "docker":
         fits = bool(find_servers(project_name(port)))
-    else:
-        fits = True
     if not fits:
         sys.exit(
             f"REDIS={wanted} cannot start: another server is at {HOST}:{port};"

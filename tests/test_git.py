@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 
 import pytest
 
-from course.chapters import ELSEWHERE, GENERATED, PREVIOUS, ROOT
+from course.chapters import GENERATED, OTHER_WAYS_TO_RUN, PREVIOUS, ROOT
 from course.lesson import read_lesson
 
 TEXT = "".join(f"{number}\n" for number in range(1, 21))
@@ -232,7 +232,7 @@ def find_differences(before, after):
 def is_in_named_folder(name, lesson):
     """Return whether a file is in a folder with a page of its own, to which the lesson leads."""
     folder = name.partition("/")[0]
-    return folder in ELSEWHERE and f"]({folder}/README.md)" in lesson.text
+    return folder in OTHER_WAYS_TO_RUN and f"]({folder}/README.md)" in lesson.text
 
 
 def assert_only_adds(before, after, name, listings):

@@ -22,7 +22,7 @@ PROGRAMS_OF_SERVICES = [
 ]
 SECONDS_OF_UNITS = {"h": 3600, "m": 60, "s": 1, "ms": 0.001, "us": 0.000001}
 # Where each has files that a restart must not lose.
-KEEPERS = {"beat": "its file of what it sent last", "page": "its records of the sums"}
+KEPT_FILES = {"beat": "its file of what it sent last", "page": "its records of the sums"}
 
 
 class Service:
@@ -232,8 +232,8 @@ def assert_files_are_kept(app, queues):
     for service in app.services:
         if service.kind == "worker" and "ledger" in service.queues(queues):
             keepers.append((service, "its file ledger.db"))
-        elif service.kind in KEEPERS:
-            keepers.append((service, KEEPERS[service.kind]))
+        elif service.kind in KEPT_FILES:
+            keepers.append((service, KEPT_FILES[service.kind]))
     for service, what in keepers:
         folder = app.working_folder(service)
         assert app.keeps_its_folder(service), (

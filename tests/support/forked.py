@@ -31,7 +31,7 @@ FORKSERVER.set_forkserver_preload(
 )
 # multiprocessing makes a Unix socket in the folder for temporary files. The path of a socket has
 # at most about a hundred bytes.
-POSSIBLE = len(os.fsencode(tempfile.gettempdir())) < 70
+IS_POSSIBLE = len(os.fsencode(tempfile.gettempdir())) < 70
 
 
 class Forked:

@@ -211,7 +211,7 @@ def can_be_forked(command, variables):
 
     An attempt's may not: its learner is told what goes wrong when its worker imports Celery.
     """
-    if command[0] != "celery" or os.environ.get("DIR") or not forked.POSSIBLE:
+    if command[0] != "celery" or os.environ.get("DIR") or not forked.IS_POSSIBLE:
         return False
     return READ_AFTER_IMPORT.issuperset(variables)
 

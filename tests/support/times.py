@@ -5,8 +5,8 @@ import math
 import re
 
 from course.chapters import (
-    ELSEWHERE,
     NOT_CODE,
+    OTHER_WAYS_TO_RUN,
     PREVIOUS,
     ROOT,
     find_files,
@@ -29,7 +29,7 @@ WRONG_ANSWER = 80
 EXERCISE = re.compile(r"\n## Your turn\n(.*?)(?=\n## |\Z)", re.DOTALL)
 STEP_LINE = re.compile(r"^\d+\. ", re.MULTILINE)
 # A reader copies or skips these.
-NOT_TYPED = ("README.md", "*.html", "*.svg", *ELSEWHERE, *NOT_CODE)
+NOT_TYPED = ("README.md", "*.html", "*.svg", *OTHER_WAYS_TO_RUN, *NOT_CODE)
 
 
 def read_minutes(lesson):
