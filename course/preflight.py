@@ -18,6 +18,8 @@ from course.environment import APP, URLS, port_url, redis_port
 from course.import_probe import describe, find_place
 from course.loaded import Mark, loaded_files, read_mark
 
+# Celery's settings, and the variables that are stronger.
+VARIABLES = dict(zip(("broker_url", "result_backend"), URLS, strict=True))
 # Seconds that a server has to answer in.
 ANSWER_TIMEOUT = 3
 # How many of the waiting messages of each queue are read.
@@ -66,11 +68,10 @@ def require_app():
         return None
 
 
-def open_server(url, setting, variable):
+def open_server(url, setting):
     """Return a client of the Redis server at a URL, or None if the URL is of another kind.
 
-    setting and variable are the names that Celery knows the URL by. Raises ServerProblem if the
-    server doesn't accept writes.
+    Celery knows the URL by this setting. Raises ServerProblem if the server doesn't accept writes.
     """
     import redis
 
@@ -88,13 +89,14 @@ def open_server(url, setting, variable):
         # A write that changes nothing.
         client.setrange("course-look", 0, "")
     except (redis.RedisError, ValueError) as error:
-        place = describe_url(url, setting, variable)
+        place = describe_url(url, setting)
         raise ServerProblem(describe_problem(error, place)) from None
     return client
 
 
-def describe_url(url, setting, variable):
+def describe_url(url, setting):
     """Return a server's URL with the name under which the learner or the chapter sets it."""
+    variable = VARIABLES[setting]
     if os.environ.get(variable):
         return f"{variable}={url}"
     if os.environ.get("REDIS_PORT") and url == port_url():
@@ -117,10 +119,10 @@ def describe_problem(error, place):
     return f"No Redis answers at {place} ({error}): make redis starts one, or {other}."
 
 
-def connect(url, setting, variable):
-    """Return a client as open_server does, but exit with the sentence about a problem."""
+def connect(app, setting):
+    """Return a client of the server that a setting of an app names; exit if it can't serve."""
     try:
-        return open_server(url, setting, variable)
+        return open_server(getattr(app.conf, setting), setting)
     except ServerProblem as problem:
         sys.exit(str(problem))
 
@@ -301,8 +303,8 @@ def prepare(number, options=(), in_containers=False):
     files = loaded_files(folder)
     if not app:
         return files, None
-    client = connect(app.conf.broker_url, "broker_url", URLS[0])
-    connect(app.conf.result_backend, "result_backend", URLS[1])
+    client = connect(app, "broker_url")
+    connect(app, "result_backend")
     if client:
         node = ""
         if not in_containers:

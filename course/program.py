@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from course.chapters import CHAPTERS, ROOT, display_path, find_folder
-from course.environment import PROGRAMS, URLS
+from course.environment import PROGRAMS
 from course.flower import require_password
 
 # The file, and a pattern in it, without which a program has nothing to run in a folder.
@@ -57,7 +57,7 @@ def check_server():
 
     app = find_app()
     if app:
-        connect(app.conf.broker_url, "broker_url", URLS[0])
+        connect(app, "broker_url")
 
 
 def enter_folder(folder):

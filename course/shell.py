@@ -66,7 +66,7 @@ def describe_missing_server(start):
 def look_at_server(url, folder, start):
     """Return the names of the workers on a server, and sentences about what is wrong with them."""
     try:
-        client = open_server(url, "broker_url", URLS[0])
+        client = open_server(url, "broker_url")
     except ServerProblem as problem:
         return [], [str(problem)]
     if not client:
