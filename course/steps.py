@@ -16,7 +16,12 @@ def describe_step(item, marker):
     """Return what a check shows of a step."""
     text, anchor = marker.args
     hint = " ".join((item.function.__doc__ or "").split())
-    return {"text": text, "anchor": anchor, "hint": hint}
+    seconds = STEP_SECONDS
+    patient = item.get_closest_marker("patient")
+    if patient:
+        seconds = patient.args[0]
+    star = marker.name == "star"
+    return {"text": text, "anchor": anchor, "hint": hint, "seconds": seconds, "star": star}
 
 
 class Steps:
@@ -26,27 +31,19 @@ class Steps:
         self.pipe = Connection(pipe, readable=False)
         self.steps = {}  # each test's step, by its node id; a step may have several tests
         self.last_tests = {}  # by the step's text
-        self.patience = {}  # seconds, by node id
-        self.stars = set()  # texts
         self.begun = set()
         self.failed = set()
 
     def pytest_collection_modifyitems(self, session, items):
         """Keep the steps in their order, and the star steps after them."""
-        numbered = []
-        starred = []
+        kept = {"step": [], "star": []}
         for item in items:
-            patient = item.get_closest_marker("patient")
-            if patient:
-                self.patience[item.nodeid] = patient.args[0]
-            if item.get_closest_marker("step"):
-                self.steps[item.nodeid] = describe_step(item, item.get_closest_marker("step"))
-                numbered.append(item)
-            elif item.get_closest_marker("star"):
-                self.steps[item.nodeid] = describe_step(item, item.get_closest_marker("star"))
-                self.stars.add(self.steps[item.nodeid]["text"])
-                starred.append(item)
-        items[:] = numbered + starred
+            for kind, chosen in kept.items():
+                marker = item.get_closest_marker(kind)
+                if marker:
+                    self.steps[item.nodeid] = describe_step(item, marker)
+                    chosen.append(item)
+        items[:] = kept["step"] + kept["star"]
         self.session = session
         self.send_steps(items)
 
@@ -58,28 +55,28 @@ class Steps:
             self.last_tests[step["text"]] = item.nodeid
             if step["text"] in shown:
                 continue
-            is_star = step["text"] in self.stars
             name = f"★ {step['text']}"
-            if not is_star:
+            if not step["star"]:
                 number += 1
                 name = f"{number}. {step['text']}"
-            shown[step["text"]] = {**step, "name": name, "star": is_star}
+            shown[step["text"]] = {**step, "name": name}
         self.pipe.send({"what": "steps", "steps": list(shown.values())})
 
     def pytest_runtest_logstart(self, nodeid):
-        text = self.steps[nodeid]["text"]
-        if text not in self.begun:
-            self.begun.add(text)
-            self.pipe.send({"what": "begin", "seconds": self.patience.get(nodeid, STEP_SECONDS)})
+        step = self.steps[nodeid]
+        if step["text"] not in self.begun:
+            self.begun.add(step["text"])
+            self.pipe.send({"what": "begin", "seconds": step["seconds"]})
 
     def pytest_runtest_logreport(self, report):
-        text = self.steps[report.nodeid]["text"]
+        step = self.steps[report.nodeid]
+        text = step["text"]
         if text in self.failed:
             return
         if report.failed:
             self.failed.add(text)
             self.pipe.send({"what": "failed", "sentence": str(report.longrepr)[:1000]})
-            if text not in self.stars:
+            if not step["star"]:
                 self.session.shouldstop = "a step failed"
         elif report.nodeid == self.last_tests[text] and is_result(report):
             self.pipe.send({"what": "passed"})
