@@ -51,7 +51,7 @@ def describe(event):
     return f"{describe_result(event)}, kept forever"
 
 
-def sentence(event, worker="worker"):
+def sentence(event, worker):
     """Return an event's line without its time, in two parts: who to whom, and what."""
     text = describe(event)
     if event["what"] == "take" and "until" in event:
