@@ -50,19 +50,13 @@ class Clients:
     def __init__(self):
         self.names = {}  # of workers, by PID, from their heartbeats
         self.pids = {}  # by address
-        self.workers = set()  # addresses
+        self.workers = set()  # addresses that have taken messages
 
     def hear(self, text):
         """Learn the name and PID of a worker from its heartbeat's JSON text."""
-        try:
+        with suppress(ValueError, TypeError, LookupError):
             body = json.loads(base64.b64decode(json.loads(text)["body"]))
             self.names[int(body["pid"])] = str(body["hostname"])
-        except (ValueError, TypeError, LookupError):
-            return
-
-    def note_worker(self, address):
-        """Remember that a worker is behind this address."""
-        self.workers.add(address)
 
     def find_pids(self, address):
         """Return the PIDs of the local processes behind an address."""

@@ -223,7 +223,7 @@ class Reader:
 
     def take(self, command, tag, message):
         self.taken[tag] = message
-        self.clients.note_worker(command.client)
+        self.clients.workers.add(command.client)
         self.workers[message.id] = self.clients.find_name(command.client)
         return {"what": "take", "id": message.id, "call": message.call, "until": message.until}
 

@@ -20,13 +20,11 @@ def read_progress():
 
 def write_progress(progress):
     """Keep what read_progress() returned. A folder that can't be written is no problem."""
-    try:
+    with suppress(OSError):
         FILE.parent.mkdir(exist_ok=True)
         temporary = FILE.with_suffix(f".{os.getpid()}")
         temporary.write_text(json.dumps(progress, indent=2))
         temporary.replace(FILE)
-    except OSError:
-        return
 
 
 def digest(folder):
