@@ -9,6 +9,7 @@ import pytest
 from support.assertions import fetch, find_task
 from support.names import ALONE, ENTER
 
+from course.chapters import ROOT
 from course.environment import PINNED, PROGRAMS, environment
 from course.waiting import wait_until
 
@@ -104,6 +105,24 @@ def test_two_beats_make_one_entry(celery_setup, app, app_under_test, start):
     assert (balance, len(made)) == (1010.0, 1), (
         f"{total} messages of two beats should make one entry and the balance 1010.0, but they"
         f" made {len(made)} and {balance}."
+    )
+
+
+def test_git_ignores_what_beat_writes():
+    """Some Pythons make several files of one name, and the lesson names a pidfile."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs a clone")
+    names = ["celerybeat-schedule", "celerybeat-schedule.dat", "celerybeat.pid"]
+    done = subprocess.run(
+        ["git", "check-ignore", *names],
+        cwd=ROOT / "chapters" / "10-periodic-tasks",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == names, (
+        f"Git should ignore {', '.join(names)} in chapter 10's folder, but it ignores only:"
+        f" {done.stdout or 'none'}"
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import celery.beat
 import pytest
-from celery import signals
+from celery import Celery, signals
 from celery.beat import PersistentScheduler, Service
 from celery.exceptions import TaskRevokedError
 from celery.schedules import crontab
@@ -525,6 +525,20 @@ def test_a_time_that_a_day_skips_runs_later(beat):
     if PINNED:
         wanted = "03:00+02:00"
     assert_one_run_in_berlin(beat, crontab(hour=2, minute=30), "2026-03-29", wanted)
+
+
+@no_worker
+@pytest.mark.parametrize("hour, minute", [(0, 0), (1, 0), (2, 30), (23, 59)])
+def test_runs_asks_for_the_whole_day(app, hour, minute):
+    """The lesson's day begins at midnight in the schedule's zone, and a change of the clock is no
+    second run."""
+    berlin = Celery(set_as_current=False)
+    berlin.conf.timezone = BERLIN
+    runs = importlib.import_module("experiments").runs
+    found = runs(crontab(hour=hour, minute=minute, app=berlin), "2026-10-25")
+    assert [time[:16] for time in found] == [f"2026-10-25 {hour:02}:{minute:02}"], (
+        f"On October 25th, runs should find {hour}:{minute:02} once, but it found {found}."
+    )
 
 
 @no_worker

@@ -37,14 +37,17 @@ def an_hour_passes():
 
 
 def runs(schedule, day):
-    """Return the times on a day at which a schedule is due: ask it in each minute of the day."""
+    """Return the times on a day at which a schedule is due: ask it in each minute of the day.
+
+    Elsewhere, this day begins up to 14 hours earlier and ends up to 12 hours later than in UTC.
+    """
     midnight = datetime.fromisoformat(f"{day} 00:00+00:00")
-    now = last = midnight.astimezone(schedule.tz)
+    now = last = (midnight - timedelta(hours=15)).astimezone(schedule.tz)
     schedule.nowfun = lambda: now
     times = []
-    for minute in range(1, 24 * 60):
+    for minute in range(-14 * 60, 36 * 60):
         now = (midnight + timedelta(minutes=minute)).astimezone(schedule.tz)
         if schedule.is_due(last).is_due:
             last = now
             times.append(now.isoformat(" ", "minutes"))
-    return times
+    return [time for time in times if time.startswith(day)]
