@@ -457,6 +457,15 @@ def test_failure_by_hand(celery_setup, app):
     app.backend.client.delete("celery-task-meta-by-hand")
 
 
+def test_follow_ends_with_a_failure(celery_setup, app):
+    """The lesson's function waits for half a minute at most, and not if there is no more to see."""
+    follow = importlib.import_module("experiments").follow
+    begin = time.monotonic()
+    assert follow(find_task(app, DIVIDE).delay(1, 0)) == []
+    seconds = time.monotonic() - begin
+    assert seconds < 20, f"follow should end when a task fails, but it took {seconds:.0f} s."
+
+
 @pytest.mark.isolated(count=0)
 @processes_only
 def test_the_setting_for_events(app, app_under_test):

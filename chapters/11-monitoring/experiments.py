@@ -2,6 +2,7 @@
 
 import time
 
+from celery.states import READY_STATES
 from loguru import logger
 
 from libs.rates import BankError
@@ -31,7 +32,7 @@ def follow(result):
         meta = result.backend.get_task_meta(result.id)
         if meta["status"] == "PROGRESS" and meta["result"] not in seen:
             seen.append(meta["result"])
-        if meta["status"] == "SUCCESS":
+        if meta["status"] in READY_STATES:
             return seen
         time.sleep(0.1)
     raise RuntimeError("The task isn't ready after 30 seconds: is a worker running?")
@@ -52,10 +53,16 @@ def three_calls():
     waiting = add_request.delay(4, 4)
     later = sub_request.apply_async((8, 8), countdown=600)
     for _ in range(100):
-        if running.state == "PROGRESS" and names_and_processes(inspect.scheduled()):
+        if (
+            running.state == "PROGRESS"
+            and names_and_processes(inspect.reserved())
+            and names_and_processes(inspect.scheduled())
+        ):
             return running, waiting, later
         time.sleep(0.1)
-    raise RuntimeError("No worker has taken the calls: is one running, with -c 1?")
+    for result in running, waiting, later:
+        result.revoke(terminate=True)
+    raise RuntimeError("No worker runs one call and holds two: start one with -c 1, after change 2")
 
 
 def names_and_processes(reply):
