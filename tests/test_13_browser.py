@@ -5,7 +5,7 @@ import time
 from contextlib import closing
 
 import pytest
-from support.assertions import wait_until_ready
+from support.assertions import WARM_STOP, wait_until_ready
 from support.browsers import find_browser, record_strangers
 from support.page_server import needs_page_server, start_page_server
 
@@ -121,7 +121,7 @@ def progress_values(page):
     """Return the values of the progress bar until the page says the sum, without repeats."""
     values = [0]
     ended = False
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not ended and time.monotonic() < deadline:
         # Read the sentence first: the bar is at its end when the page says the sum.
         ended = page.get_by_role("status").text_content().startswith("The sum")
@@ -157,7 +157,7 @@ def test_a_worker_that_is_stopped_in_a_browser(page, shared):
     [worker] = shared.workers
     wait_until_ready(worker)
     worker.kill("SIGTERM")
-    exited = wait_until(lambda: worker.status == "exited", 20)
+    exited = wait_until(lambda: worker.status == "exited", WARM_STOP)
     assert exited, "The worker should exit after SIGTERM, but it still runs."
     send(page, "0 2")
     assert_says(page, "Waiting for a worker.")

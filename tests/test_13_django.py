@@ -44,7 +44,7 @@ def site(project):
     """The project's web server."""
     port = free_port()
     server = project.start("python", "-u", "manage.py", "runserver", "--noreload", str(port))
-    wait_until(lambda: "Quit the server" in server.logs() or server.status == "exited", 20)
+    wait_until(lambda: "Quit the server" in server.logs() or server.status == "exited", 60)
     return PageServer(port)
 
 
@@ -90,7 +90,7 @@ def finished_sum(project, site):
         f"The worker should list sums.tasks.add_up, but it doesn't.\n{logs}"
     )
     path = site.send([1, 2.5])
-    wait_until(lambda: site.state(path) != {"state": "PENDING"}, 20)
+    wait_until(lambda: site.state(path) != {"state": "PENDING"}, 60)
     site.assert_state(path, {"state": "SUCCESS", "result": 3.5}, "when Django's worker has done it")
     return path
 

@@ -17,7 +17,6 @@ from support.carried import assert_carried_settings, assert_carried_tasks, carri
 from support.lessons import LessonRunner
 from support.names import ADD, XSUM
 from support.page_server import (
-    ANSWER_TIMEOUT,
     BAD_BODIES,
     assert_refused,
     id_of,
@@ -26,6 +25,7 @@ from support.page_server import (
     start_page_server,
     text_in,
 )
+from support.patience import patience
 from support.signals import connected
 
 from course.environment import free_port
@@ -127,7 +127,7 @@ def test_a_waiting_sum(page_server):
 def test_a_sum(celery_setup, page_server):
     """meta["status"] and meta["result"] of celery.backend.get_task_meta(id)."""
     path = page_server.send([1, 2.5])
-    wait_until(lambda: not re.search("PENDING|PROGRESS", str(page_server.state(path))), 8)
+    wait_until(lambda: not re.search("PENDING|PROGRESS", str(page_server.state(path))), patience(8))
     page_server.assert_state(path, {"state": "SUCCESS", "result": 3.5}, "when a worker has done it")
 
 
@@ -197,11 +197,11 @@ def test_the_message_comes_after_the_commit(page_server, app):
 
     def get_sum(headers, **_):
         with suppress(AssertionError):  # no answer
-            answer = page_server.ask(f"/sums/{headers['id']}", None, ANSWER_TIMEOUT / 2)
+            answer = page_server.ask(f"/sums/{headers['id']}", None, patience(1.5))
             statuses.append(answer.status)
 
     with connected(signals.before_task_publish, get_sum):
-        page_server.ask("/sums", [1, 2], 2 * ANSWER_TIMEOUT)
+        page_server.ask("/sums", [1, 2], patience(6))
     assert statuses, (
         "While POST sends its message, GET of the sum should be answered, but it wasn't: an"
         " async def that calls Celery keeps all others waiting, and a def doesn't."
@@ -241,15 +241,14 @@ def test_an_expired_result(app, monkeypatch):
 def test_redis_is_down(page_server, own_redis):
     """Settings of the web process alone limit how often it tries, and for how long;
     an exception handler answers."""
+    seconds = min(patience(3), 15)  # without the limits, it would take 20
     path = page_server.send([1])
     own_redis.stop()
     for _ in range(2):
-        assert_refused(
-            "POST /sums while Redis is down", page_server.ask("/sums", [1, 2], 3, DOWN), 503
-        )
-        assert_refused(
-            "GET of a sum while Redis is down", page_server.ask(path, None, 3, DOWN), 503
-        )
+        answer = page_server.ask("/sums", [1, 2], seconds, DOWN)
+        assert_refused("POST /sums while Redis is down", answer, 503)
+        answer = page_server.ask(path, None, seconds, DOWN)
+        assert_refused("GET of a sum while Redis is down", answer, 503)
     own_redis.start()
     page_server.assert_state(page_server.send([1, 2]), {"state": "PENDING"}, "once Redis is back")
     own_redis.stop()

@@ -204,7 +204,7 @@ def test_flower_takes_a_service_for_its_port():
     command = [PROGRAMS / "python", "-m", "flower", "-A", "tasks", "flower"]
     env = environment("redis://127.0.0.1:1/0") | {"FLOWER_PORT": "tcp://10.0.0.1:5555"}
     done = subprocess.run(
-        command, cwd=CHAPTER, env=env, capture_output=True, text=True, check=False, timeout=60
+        command, cwd=CHAPTER, env=env, capture_output=True, text=True, check=False, timeout=120
     )
     last = done.stderr.strip().rpartition("\n")[2]
     assert "invalid literal for int" in last, (

@@ -52,10 +52,16 @@ STOPS = {
 }
 
 
+def is_stopping(worker):
+    """Return whether a worker has said which kind of shutdown it begins."""
+    return "shutdown" in worker.logs().lower()
+
+
 def send_signals(worker, signals):
     """Send signals to a worker, which needs a second to act on each."""
     for number, name in enumerate(signals):
         if number > 0:
+            wait_until(lambda: is_stopping(worker))
             time.sleep(1.5)
         if name == ALL_PROCESSES:
             os.killpg(int(worker.id), signal.SIGTERM)
@@ -73,9 +79,12 @@ def outcome_of(stop, app_under_test):
     url = app_under_test.broker.celeryconfig["host_url"]
     app = Celery(broker=url, backend=url, set_as_current=False)
     redis = app_under_test.broker.client
-    results = [app.send_task("slow.nap", [5]) for _ in range(4)]
-    wait_until(lambda: redis.hlen("unacked") == 4 and "nap of" in worker.logs(), 20)
+    results = [app.send_task("slow.held") for _ in range(4)]
+    wait_until(lambda: redis.hlen("unacked") == 4 and redis.get("begun"), 60)
     send_signals(worker, stop.signals)
+    if stop.outcome == FINISHES:
+        wait_until(lambda: is_stopping(worker))
+        redis.set("released", 1)
     if not wait_until(lambda: worker.status == "exited", WARM_STOP):
         return "a worker that is still running"
     succeeded = 0
@@ -123,7 +132,7 @@ def test_what_a_stop_does(outcomes, name):
 def count_left_after_a_stop(worker, app, redis):
     """Send a message to a worker that is stopping; return how many are left or have succeeded."""
     worker.kill("SIGTERM")
-    wait_until(lambda: "Warm shutdown" in worker.logs(), 5)
+    wait_until(lambda: "Warm shutdown" in worker.logs())
     result = app.tasks["slow.nap"].delay(0)
     wait_until(lambda: worker.container.status == "exited", WARM_STOP)
     count = redis.llen("celery") + redis.hlen("unacked")
@@ -154,11 +163,11 @@ def test_a_message_that_arrives_after_cancel_consumer(worker, app, redis):
 @pytest.mark.skipif("config.option.docker", reason="it kills a process of this machine: make test")
 @pytest.mark.isolated(server=True, slow_tasks=True, args=ONE_PROCESS)
 def test_a_result_while_redis_is_down(worker, app, app_under_test):
-    result = app.tasks["slow.nap"].delay(1)
+    result = app.tasks["slow.nap"].delay(3)
     server = app_under_test.broker
-    wait_until(lambda: "nap of" in worker.logs(), 5)
+    wait_until(lambda: "nap of" in worker.logs())
     server.kill("SIGKILL")
-    time.sleep(2)
+    time.sleep(4)
     server.start()
 
     def state():
@@ -170,7 +179,7 @@ def test_a_result_while_redis_is_down(worker, app, app_under_test):
     # On 5.7, the worker may end with its messages still in `unacked`: then the task runs again.
     seconds, allowed = 5, ["SUCCESS", "PENDING"]
     if PINNED:
-        seconds, allowed = 30, ["FAILURE"]
+        seconds, allowed = 60, ["FAILURE"]
     wait_until(lambda: state() != "PENDING", seconds)
     found = state()
     assert found in allowed, (

@@ -32,7 +32,7 @@ from click.testing import CliRunner
 from kombu import serialization
 from kombu.utils.json import dumps, loads
 from packaging.requirements import InvalidRequirement, Requirement
-from support.assertions import ask_workers, describe, fetch, wait_until_ready
+from support.assertions import WARM_STOP, ask_workers, describe, fetch, wait_until_ready
 from support.celery_internals import asking_for_a_message, remove_code_positions, restore_messages
 from support.names import ALONE
 from support.nodes import AppUnderTest
@@ -567,7 +567,7 @@ def test_errback_with_an_argument(assert_row, worker, app):
         app.tasks["two.fail"].apply_async(link_error=link).get(timeout=30)
     error = "note() takes 2 positional arguments but 4 were given"
     success = "noted an argument"
-    wait_until(lambda: error in worker.logs() or success in worker.logs(), 5)
+    wait_until(lambda: error in worker.logs() or success in worker.logs())
     found = error in worker.logs(), success in worker.logs()
     assert_row(found, on_5_1=(True, False), on_5_7=(False, True))
 
@@ -615,13 +615,16 @@ def test_always_retry(assert_row, monkeypatch):
 
 @row("`revoke()` of a task that waits")
 def test_revoke(assert_row, worker, app):
-    result = app.tasks["two.add"].apply_async((1, 2), countdown=3)
-    wait_until(lambda: f"{result.id}] received" in worker.logs(), 5)
+    result = app.tasks["two.add"].apply_async((1, 2), countdown=5)
+    wait_until(lambda: f"{result.id}] received" in worker.logs())
     result.revoke()
-    wait_until(lambda: result.id in worker.logs().partition("flagged as revoked")[2], 5)
-    wait_until(lambda: result.state != "PENDING", 0.2)
+    wait_until(lambda: result.id in worker.logs().partition("flagged as revoked")[2])
+    seconds = 30
+    if PINNED:
+        seconds = 0.2
+    wait_until(lambda: result.state != "PENDING", seconds)
     at_once = result.state
-    wait_until(lambda: result.state == "REVOKED", 5)
+    wait_until(lambda: result.state == "REVOKED")
     found = at_once, result.state
     assert_row(found, on_5_1=("PENDING", "REVOKED"), on_5_7=("REVOKED", "REVOKED"))
 
@@ -641,10 +644,16 @@ def test_answer_to_revoke(assert_row, worker, app):
 @row("`celery inspect -j`")
 def test_inspect_json(assert_row, worker, app):
     name = re.search(r"(\S+) ready\.", worker.logs())[1]
-    done = CliRunner().invoke(celery_command, ["-A", "tasks", "inspect", "-d", name, "-j", "ping"])
+    command = ["-A", "tasks", "inspect", "-d", name, "-j", "ping"]
+
+    def ask():
+        done = CliRunner().invoke(celery_command, command)
+        return done.exit_code == 0 and done.output
+
+    output = wait_until(ask)
 
     def count_replies():
-        return len(json.loads(done.output))
+        return len(json.loads(output))
 
     assert_row(outcome_of(count_replies), on_5_1="JSONDecodeError", on_5_7=1)
 
@@ -655,7 +664,7 @@ def test_message_on_its_way_at_a_stop(assert_row, app, app_under_test):
     redis = app_under_test.broker.client
     with asking_for_a_message(app_under_test.broker.celeryconfig["host_url"], "stopping"):
         app.send_task("two.add", (1, 2), queue="stopping")
-        wait_until(lambda: not redis.llen("stopping"), 3)
+        wait_until(lambda: not redis.llen("stopping"))
         left_before = redis.llen("stopping")
         time.sleep(0.2)  # until the message has arrived here
     held = 0
@@ -671,7 +680,7 @@ ONE_PROCESS = ["-c", "1", *ALONE]
 
 
 class StoppedWorker:
-    """A worker with one process that is stopped while a nap of 5 seconds runs on it."""
+    """A worker with one process that is stopped while a task runs on it."""
 
     def __init__(self, nodes, folder, first_signal, **settings):
         self.first_signal = first_signal
@@ -680,19 +689,24 @@ class StoppedWorker:
         [self.worker] = self.app_under_test.workers
         self.result = None
 
-    def send_nap(self):
+    def send_task(self):
         wait_until_ready(self.worker)
         url = self.app_under_test.broker.celeryconfig["host_url"]
-        self.result = own_app(broker_url=url, result_backend=url).send_task("two.nap", (5,))
+        self.result = own_app(broker_url=url, result_backend=url).send_task("two.held")
 
-    def wait_for_nap(self):
-        wait_until(lambda: "nap of 5 s" in self.worker.logs())
+    def wait_for_task(self):
+        wait_until(lambda: "the task runs" in self.worker.logs())
 
     def stop(self):
         self.worker.kill(self.first_signal)
+        wait_until(lambda: "shutdown" in self.worker.logs().lower())
+
+    def release(self):
+        """Let the task end."""
+        self.app_under_test.broker.client.set("released", 1)
 
     def is_over(self):
-        """Return whether the nap's state is final: a worker may exit half a minute after it."""
+        """Return whether the task's state is final: a worker may exit half a minute after it."""
         return self.worker.status == "exited" or self.result.state == "SUCCESS"
 
 
@@ -717,15 +731,18 @@ def stopped(nodes, folder):
     }
     try:
         for one in stopped.values():
-            one.send_nap()
+            one.send_task()
         for one in stopped.values():
-            one.wait_for_nap()
+            one.wait_for_task()
         for one in stopped.values():
             one.stop()
         time.sleep(0.5)
         stopped["twice"].worker.kill("SIGTERM")
+        if not PINNED:
+            stopped["twice"].release()
+            stopped["soft"].release()
         for one in stopped.values():
-            wait_until(one.is_over, 20)
+            wait_until(one.is_over, WARM_STOP)
         [worker] = lonely.workers
         wait_until(lambda: "Trying again" in worker.logs() or worker.status == "exited")
         states = {name: one.result.state for name, one in stopped.items()}

@@ -19,6 +19,7 @@ from support.assertions import (
     wait_until_ready,
 )
 from support.nodes import IGNORED, AppUnderTest
+from support.patience import patience
 
 from course.waiting import wait_until
 
@@ -88,7 +89,7 @@ def test_exception_of_the_task_is_raised_in_the_caller(worker, app):
     """Let Python raise: don't catch the exception in the task, and don't convert its arguments."""
     with assert_raises(TypeError, 'add.delay(4, "4").get() should raise TypeError'):
         find_task(app, "tasks.add").delay(4, "4").get(timeout=30)
-    worker.assert_log_exists("raised unexpected: TypeError", timeout=5)
+    worker.assert_log_exists("raised unexpected: TypeError", timeout=patience(5))
 
 
 @pytest.mark.star("a second task, `tasks.power`, returns x to the power of y", "the-app")
@@ -104,13 +105,13 @@ def test_star_power(celery_setup, app):
 def test_a_call_takes_milliseconds(celery_setup, app):
     add = find_task(app, "tasks.add")
     seconds = []
-    for _ in range(20):
+    while len(seconds) < 20 or (len(seconds) < 200 and min(seconds) >= 0.01):
         begin = time.perf_counter()
         add.delay(4, 4)
         seconds.append(time.perf_counter() - begin)
     fastest = min(seconds)
     assert fastest < 0.01, (
-        f"The fastest of 20 calls should take milliseconds, but it took {fastest:.3f} s."
+        f"The fastest call should take milliseconds, but it took {fastest:.3f} s."
     )
 
 
@@ -218,10 +219,12 @@ def test_edited_code_is_not_reloaded(celery_setup, app, app_under_test):
 
 @pytest.mark.parametrize("signal", ["SIGTERM", "SIGINT"])
 @pytest.mark.isolated(slow_tasks=True)
-def test_worker_that_is_stopped_finishes_its_task(worker, app, signal):
-    result = app.tasks["slow.nap"].delay(0.5, "done")
-    worker.assert_log_exists("nap of 0.5 s", timeout=5)
+def test_worker_that_is_stopped_finishes_its_task(worker, app, redis, signal):
+    result = app.tasks["slow.held"].delay("done")
+    wait_until(lambda: redis.get("begun"))
     worker.kill(signal)
+    worker.wait_for_log("Warm shutdown")
+    redis.set("released", 1)
     found = result.get(timeout=30)
     assert found == "done", (
         f"A worker that gets {signal} should finish its task, but the result is {found!r}."

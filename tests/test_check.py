@@ -47,10 +47,14 @@ def test_what_keeps_files_from_being_imported(attempt, text, wanted):
 
 
 def test_an_import_that_does_not_end(attempt, monkeypatch):
-    monkeypatch.setattr("course.check.IMPORT_SECONDS", 2)
     (attempt / "tasks.py").write_text("import time\n\nwhile True:\n    time.sleep(9)\n")
-    found = find_import_problem(attempt, CHAPTER_1)
-    assert found.startswith("tasks.py, line 4: importing this should finish within 2 seconds"), (
+    for seconds in (2, 20):
+        monkeypatch.setattr("course.check.IMPORT_SECONDS", seconds)
+        found = find_import_problem(attempt, CHAPTER_1)
+        if found.startswith("tasks.py"):  # a busy machine may not even get there in two seconds
+            break
+    wanted = f"tasks.py, line 4: importing this should finish within {seconds} seconds"
+    assert found.startswith(wanted), (
         f"The check should name the line that waits, but it said {found!r}."
     )
 

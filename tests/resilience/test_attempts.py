@@ -16,7 +16,7 @@ def test_watch_checks_again_after_a_save(checkout):
     terminal.expect_exact("tasks.py, line 1: ZeroDivisionError")
     tasks.write_text(right)
     terminal.expect_exact("watching; save to check again; Ctrl-C ends")
-    terminal.expect("You now know:", timeout=60)
+    terminal.expect("You now know:", timeout=120)
     terminal.expect_exact("Next: read chapters/2-configuration/README.md")
     terminal.sendcontrol("c")
     terminal.ends()
@@ -30,5 +30,5 @@ def test_messages_can_be_recorded(checkout):
     terminal = checkout.terminal("make messages ARGS=--json > record.json")
     terminal.expect_exact("Ctrl-C ends this.")
     checkout.add(1, 1)
-    recorded = wait_until(lambda: '"what": "send"' in record.read_text(), 10)
+    recorded = wait_until(lambda: '"what": "send"' in record.read_text())
     assert recorded, f"The call should be recorded, but the file has {record.read_text()!r}."

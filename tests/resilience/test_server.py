@@ -116,7 +116,7 @@ def test_killed_server_loses_at_most_the_message_on_its_way(checkout, turn):
     # page says.
     time.sleep(1)
     restore_messages(checkout)
-    wait_until(lambda: worker.text() and len(checkout.redis.keys("celery-task-meta-*")) == 1000, 5)
+    wait_until(lambda: worker.text() and len(checkout.redis.keys("celery-task-meta-*")) == 1000)
     # Celery takes a message off the queue and then writes down that it has it: between the two,
     # the message is lost. A task that is running then can't store its result.
     wrong = []

@@ -21,13 +21,13 @@ SHOW_URLS = "from tasks import app; print(app.conf.broker_url, app.conf.result_b
 def test_worker_says_that_its_code_was_edited(checkout):
     worker = checkout.worker(2)
     checkout.edit(TASKS, OLD, NEW)
-    worker.expect("tasks.py changed: this worker still runs the old code", timeout=5)
+    worker.expect("tasks.py changed: this worker still runs the old code")
     checkout.make("chapter-2-worker", "runs older code (tasks.py changed since", fails=True)
     shell = checkout.terminal("make chapter-2-shell")
     shell.expect("still runs the code from before tasks.py changed: press Ctrl-C")
     shell.expect(">>> ")
     checkout.edit(TASKS, NEW, OLD)
-    worker.expect("The files are again as this worker loaded them", timeout=5)
+    worker.expect("The files are again as this worker loaded them")
     checkout.make("chapter-2-worker", "is up already: stop it with Ctrl-C", fails=True)
     checkout.worker(2, "-c 1 -n second@%h")
 
@@ -46,7 +46,7 @@ def test_what_watches_a_worker_ends_with_it(checkout, stop):
         parent.kill()
     else:
         worker.close()
-    ended = wait_until(lambda: not any(process.is_running() for process in others), 20)
+    ended = wait_until(lambda: not any(process.is_running() for process in others), 60)
     assert ended, f"After {stop}, none of the worker's processes should be left."
 
 
@@ -182,5 +182,5 @@ def test_a_killed_run_leaves_nothing_that_it_typed_in_a_shell(tmp_path):
         session = int(run.stdout.readline())
         assert len(find_processes(session)) > 1, "The shell and what it started should run."
         run.kill()
-    ended = wait_until(lambda: not find_processes(session), 10)
+    ended = wait_until(lambda: not find_processes(session))
     assert ended, "After the kill, no process of the shell's session should be left."

@@ -250,7 +250,7 @@ def test_what_a_stop_does_to_a_task(checkout, stop, turn):
 @pytest.mark.row("`'NoneType' object has no attribute 'hostname'`")
 @pytest.mark.parametrize("late", [False, True])
 def test_stop_while_a_task_runs(checkout, late, turn):
-    worker, task = busy_worker(checkout, late, seconds=5)
+    worker, task = busy_worker(checkout, late, seconds=10)
     checkout.make("stop", "waiting tasks are kept")
     worker.expect("Trying to re-establish the connection")
     checkout.make("redis")

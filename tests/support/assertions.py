@@ -15,7 +15,7 @@ from course.waiting import wait_until
 
 # Seconds that a warm stop may take. A process of billiard's pool waits up to 30 for the main
 # process to note its last result, and now and then in vain.
-WARM_STOP = 45
+WARM_STOP = 60
 NOT_THE_CHAPTERS = ("celery.", "slow.", "pytest_celery.")
 # From chapter 11 on, the time is one word, and a task's id comes before the place.
 LOGURU_LINE = re.compile(r"^\S+(?: \S+)? \| (\w+) +\| (?:\S+ \| )?(\S+) - (.*)$", re.MULTILINE)

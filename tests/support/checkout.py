@@ -40,6 +40,7 @@ class Terminal(pexpect.spawn):
             env=env,
             encoding="utf-8",
             codec_errors="replace",
+            timeout=60,
             preexec_fn=hear_hangup,
         )
         self.str_last_chars = 5000  # of the output, in a failure
@@ -97,7 +98,7 @@ class Checkout:
         """
         text, status = pexpect.run(
             f"make {command}",
-            timeout=30 if fails else 600,  # an image may have to be built
+            timeout=120 if fails else 600,  # an image may have to be built
             cwd=self.folder,
             env=self.env | env,
             encoding="utf-8",
@@ -130,8 +131,8 @@ class Checkout:
         return self.client.send_task("tasks.add", (x, y)).id
 
     def gives(self, task_id, wanted):
-        """Fail unless the result of a task is this within 20 seconds."""
-        meta = wait_until(lambda: self.redis.get(f"celery-task-meta-{task_id}"), 20)
+        """Fail unless the result of a task is this within a minute."""
+        meta = wait_until(lambda: self.redis.get(f"celery-task-meta-{task_id}"), 60)
         shown = "\n".join(terminal.text() for terminal in self.terminals)
         assert meta, f"The task should return {wanted}, but there is no result:\n{shown}"
         found = json.loads(meta)["result"]

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import threading
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection, HTTPMessage
@@ -14,14 +13,12 @@ import pytest
 import uvicorn
 from redis.exceptions import RedisError
 from support.assertions import describe
+from support.patience import patience
 
 from course.environment import free_port
 from course.waiting import wait_until
 
-# Seconds for an answer. The course's own page may take longer, on a busy machine.
-ANSWER_TIMEOUT = 10
-if os.environ.get("DIR"):
-    ANSWER_TIMEOUT = 3
+ANSWER_SECONDS = 3
 
 needs_page_server = pytest.mark.skipif(
     "config.option.docker", reason="the page's server runs on this machine: make test"
@@ -56,11 +53,13 @@ class PageServer:
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
 
-    def ask(self, path, numbers=None, seconds=ANSWER_TIMEOUT, when="", headers=()):
+    def ask(self, path, numbers=None, seconds=None, when="", headers=()):
         """GET a path, or POST numbers to it (a list, or bytes as they are); return the Answer.
 
-        Fail unless it arrives within this many seconds; `when` is for the sentence.
+        Fail unless it arrives within this many seconds, or those of ANSWER_SECONDS for an attempt;
+        `when` is for the sentence.
         """
+        seconds = seconds or patience(ANSWER_SECONDS)
         data = numbers
         if isinstance(numbers, list):
             data = json.dumps(numbers).encode()
@@ -111,7 +110,8 @@ def post(server, headers, body=b""):
 
     Fail unless it arrives soon, even if the rest of the body never does.
     """
-    connection = HTTPConnection("127.0.0.1", server.port, timeout=ANSWER_TIMEOUT)
+    seconds = patience(ANSWER_SECONDS)
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=seconds)
     with closing(connection):
         connection.putrequest("POST", "/sums")
         for name, value in {"Content-Type": "application/json", **headers}.items():
@@ -121,7 +121,7 @@ def post(server, headers, body=b""):
             response = connection.getresponse()
         except TimeoutError:
             raise AssertionError(
-                f"POST /sums with {headers} should be answered within {ANSWER_TIMEOUT} seconds,"
+                f"POST /sums with {headers} should be answered within {seconds} seconds,"
                 " whatever comes of its body, but it wasn't."
             ) from None
         return Answer(response.status, response.headers, parse_body(response.read()))
@@ -195,7 +195,7 @@ def serving(module="web"):
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
-        wait_until(lambda: server.started or not thread.is_alive(), 10)
+        wait_until(lambda: server.started or not thread.is_alive())
         assert server.started, f"`uvicorn {module}:app` should start, but it didn't."
         yield PageServer(port)
     finally:
@@ -207,7 +207,7 @@ def start_page_server(app_under_test):
     """Start uvicorn beside the app's workers, as a learner does; return the PageServer."""
     port = free_port()
     node = app_under_test.start("uvicorn", "web:app", "--port", str(port), "--no-access-log")
-    wait_until(lambda: "Uvicorn running" in node.logs() or node.status == "exited", 20)
+    wait_until(lambda: "Uvicorn running" in node.logs() or node.status == "exited", 60)
     assert node.status == "running", f"uvicorn web:app should start, but it exited.\n{node.logs()}"
     return PageServer(port)
 
@@ -234,7 +234,7 @@ class OwnRedis:
 
     def start(self):
         self.server.start()
-        wait_until(self.answers, 10)
+        wait_until(self.answers)
 
     def answers(self):
         try:

@@ -38,10 +38,13 @@ def point(value: Point):
     return type(value).__name__
 
 
-@app.task(name="two.nap")
-def nap(seconds):
-    print(f"nap of {seconds} s")
-    time.sleep(seconds)
+@app.task(name="two.held")
+def held():
+    """Wait for the key `released`, for two minutes at most."""
+    print("the task runs")
+    end = time.monotonic() + 120
+    while not app.backend.client.exists("released") and time.monotonic() < end:
+        time.sleep(0.1)
     return "rested"
 
 
