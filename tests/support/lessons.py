@@ -23,6 +23,8 @@ from course.waiting import wait_until
 
 PROMPTS = re.compile(r"(>>>|\$|#) ")
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+# The indented lines of a traceback: where it was raised, without what was raised.
+FRAMES = re.compile(r"(?<=\(most recent call last\):\n)(?: .*\n)+")
 PATIENCE = 60  # seconds that a statement or a command may take
 # No pager, no colours, and Python's plain prompt.
 PLAIN_TERMINAL = {
@@ -319,5 +321,5 @@ def matches(wanted, found):
 
 
 def on_one_line(text):
-    """Return a text on one line, as a sentence shows it."""
-    return " ".join(text.split()) or "nothing"
+    """Return a text on one line, as a sentence shows it: a traceback without its frames."""
+    return " ".join(FRAMES.sub("... ", text).split()) or "nothing"
