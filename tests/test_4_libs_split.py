@@ -16,10 +16,15 @@ from support.assertions import (
     assert_raises,
     assert_returns,
     assert_task_returns,
+    fetch,
     find_task,
+    wait_until_ready,
 )
 
+from course.change import find_changes
 from course.environment import PROGRAMS, URLS, environment
+from course.lesson import apply_diff
+from course.waiting import wait_until
 
 CALLS = [("add", (4, 3), 7), ("sub", (4, 3), 1), ("mul", (4, 3), 12), ("divide", (7, 2), 3.5)]
 NAMES = [name for name, _, _ in CALLS]
@@ -228,4 +233,19 @@ def test_loguru_level_drops_the_debug_layer(worker, app):
     libs = assert_logged(worker, app, "tasks.math.add_request", NUMBERS, " + ", "INFO")
     assert not libs, (
         f"With LOGURU_LEVEL=INFO, the functions' lines should be gone, but there are {libs}."
+    )
+
+
+@pytest.mark.isolated(count=0, copy=True)
+@pytest.mark.parametrize("level, count", [("info", 0), ("debug", 1)])
+def test_one_switch_for_both(app_under_test, app, level, count):
+    path = app_under_test.folder / "tasks" / "celery.py"
+    for diff in find_changes("4")[2]:
+        path.write_text(apply_diff(path.read_text(), diff.source))
+    worker = wait_until_ready(app_under_test.add_worker([f"--loglevel={level}"]))
+    fetch(find_task(app, "tasks.math.add_request").delay(*NUMBERS))
+    wait_until(lambda: "answer: 900003" in worker.logs(), 5)
+    found = worker.logs().count("700001 + 200002 = 900003")
+    assert found == count, (
+        f"With --loglevel={level}, the function should log {count} lines, but it logged {found}."
     )
