@@ -34,6 +34,11 @@ COUNTED = {
 }
 
 
+def completes_chord(event):
+    """Return whether an event is the last result that joins a chord."""
+    return event["what"] == "join" and event["number"] == event.get("size")
+
+
 class JsonPrinter:
     """Prints each event as a line of JSON, with seconds since the first."""
 
@@ -81,13 +86,14 @@ class Printer:
 
     def ends_group(self, event):
         """Return whether an event isn't one of the group whose events are held back."""
-        is_last = event["what"] == "join" and event["number"] == event.get("size")
-        return is_last or not self.held or self.held[0]["group"] != event.get("group")
+        if completes_chord(event) or not self.held:
+            return True
+        return self.held[0]["group"] != event.get("group")
 
     def is_counted(self, event):
         """Return whether an event is only counted, as one of a group's later members."""
         group = event.get("group")
-        if not group or (event["what"] == "join" and event["number"] == event.get("size")):
+        if not group or completes_chord(event):
             return False
         members = self.members.setdefault(group, [])
         if event["id"] not in members and len(members) < IN_FULL:
