@@ -309,9 +309,12 @@ def test_chord_with_an_unknown_task_in_its_header(worker, app, add, xsum):
 def test_group_after_a_group_with_a_failing_member(divide, add):
     workflow = group(divide.s(1, 0), divide.s(8, 2)) | group(add.si(1, 1), add.si(2, 2))
     result = workflow.delay()
-    error = CeleryTimeout if PINNED else ZeroDivisionError
+    error, seconds = ZeroDivisionError, 30
+    if PINNED:
+        error, seconds = CeleryTimeout, 3
     with assert_raises(error, f"get() of the second group should raise {error.__name__}"):
-        result.get(timeout=3)
+        result.get(timeout=seconds)
+    wait_until(result.parent.ready)
     states = [member.state for member in result.parent.results]
     assert states == ["FAILURE", "SUCCESS"], (
         f"The states of the first group should be FAILURE and SUCCESS, but they are {states}."
@@ -335,7 +338,7 @@ def test_chord_whose_first_result_expires_before_the_last(worker, app):
 
 
 def test_revoked_group(add):
-    result = group(add.signature((i, i), countdown=2) for i in range(3)).delay()
+    result = group(add.signature((i, i), countdown=4) for i in range(3)).delay()
     result.revoke()
     for member in result.results:
         with assert_raises(TaskRevokedError, "A member of a revoked group should be revoked"):
@@ -343,7 +346,7 @@ def test_revoked_group(add):
 
 
 def test_revoking_a_chord_does_not_stop_its_header(worker, add, xsum):
-    result = chord([add.signature((i, i), countdown=1) for i in range(2)], xsum.s()).delay()
+    result = chord([add.signature((i, i), countdown=4) for i in range(2)], xsum.s()).delay()
     result.revoke()
     for member in result.parent.results:
         done = wait_until(lambda member=member: member.state == "SUCCESS")
@@ -353,7 +356,7 @@ def test_revoking_a_chord_does_not_stop_its_header(worker, add, xsum):
 
 
 def test_revoking_the_header_stops_a_chord(worker, add, xsum):
-    result = chord([add.signature((i, i), countdown=1) for i in range(2)], xsum.s()).delay()
+    result = chord([add.signature((i, i), countdown=4) for i in range(2)], xsum.s()).delay()
     result.parent.revoke()
     with assert_raises(TaskRevokedError, "get() of the chord should raise TaskRevokedError"):
         result.get(timeout=30)

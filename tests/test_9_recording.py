@@ -25,7 +25,7 @@ def test_prefetch(app, app_under_test):
     with recorded(app_under_test) as events:
         app_under_test.add_worker()
         results = [add_request.apply_async((n, n), priority=9) for n in range(3)]
-        wait_until(lambda: redis.hlen("unacked") == 2)
+        wait_until(lambda: redis.hlen("unacked") == 2 or results[0].ready())
         results.append(add_request.apply_async((100, 100), priority=0))
         for result in results:
             result.get(timeout=30)

@@ -25,6 +25,8 @@ PROMPTS = re.compile(r"(>>>|\$|#) ")
 OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 # The indented lines of a traceback: where it was raised, without what was raised.
 FRAMES = re.compile(r"(?<=\(most recent call last\):\n)(?: .*\n)+")
+# What begins with a number of seconds.
+MEASURED = re.compile(r"[('\"]?\d+\.\.\.")
 PATIENCE = 60  # seconds that a statement or a command may take
 # No pager, no colours, and Python's plain prompt.
 PLAIN_TERMINAL = {
@@ -202,7 +204,17 @@ class SessionRunner:
             if typed.count("\n") == 1:
                 typed = typed.rstrip("\n")
             found = self.type_line(self.prompt, typed)
+            if MEASURED.match(example.want):
+                found = self.measure_again(typed, example.want, found)
             self.compare(block.line + example.lineno + 1, typed, example.want, found)
+
+    def measure_again(self, typed, wanted, found):
+        """Return the best of three measurements: in one, the machine may have stood still."""
+        for _ in range(2):
+            if matches(wanted, found):
+                break
+            found = self.type_line(self.prompt, typed)
+        return found
 
     def restart_killed_workers(self):
         """Start the workers again that the lesson has killed; the suite has started the others."""
