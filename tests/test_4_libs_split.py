@@ -244,7 +244,7 @@ def test_one_switch_for_both(app_under_test, app, level, count):
         path.write_text(apply_diff(path.read_text(), diff.source))
     worker = wait_until_ready(app_under_test.add_worker([f"--loglevel={level}"]))
     fetch(find_task(app, "tasks.math.add_request").delay(*NUMBERS))
-    wait_until(lambda: "answer: 900003" in worker.logs(), 5)
+    wait_until(lambda: "answer: 900003" in worker.logs())
     found = worker.logs().count("700001 + 200002 = 900003")
     assert found == count, (
         f"With --loglevel={level}, the function should log {count} lines, but it logged {found}."

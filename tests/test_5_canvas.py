@@ -394,5 +394,5 @@ def test_errback_of_one_argument_is_sent(celery_setup, divide, xsum):
 def test_mutable_errback_gets_more_arguments(worker, divide, add):
     divide.apply_async((1, 0), link_error=add.s(700001, 200002))
     refused = "add_request() takes 2 positional arguments but"
-    found = wait_until(lambda: refused in worker.logs(), 10)
+    found = wait_until(lambda: refused in worker.logs())
     assert found, "An errback made with s should get arguments that describe the failure."

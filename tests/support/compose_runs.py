@@ -18,7 +18,7 @@ SECRET = "seven:of/nine"
 HEALTHY = 240  # seconds, on a busy machine
 ENTER = """
 from tasks import enter_request
-print(enter_request.delay({key!r}, 100).get(timeout=20))
+print(enter_request.delay({key!r}, 100).get(timeout=40))
 """
 
 
@@ -128,8 +128,8 @@ class Run:
         """Fail unless the page answers, and a worker adds up."""
         page = PageServer(self.page_port)
         path = f"/sums/{page.ask('/sums', [1, 2, 3], seconds=10).body['id']}"
-        wait_until(lambda: page.ask(path, seconds=10).body.get("result") == 6, 30)
-        found = page.ask(path, seconds=10).body
+        wait_until(lambda: page.ask(path, seconds=30).body.get("result") == 6, 60)
+        found = page.ask(path, seconds=30).body
         assert found.get("result") == 6, f"The page should add up 1 + 2 + 3, but it says: {found}"
 
     def assert_ledger_is_kept(self, service):

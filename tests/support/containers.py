@@ -55,7 +55,7 @@ class DatabaseContainer(RedisContainer):
         self.port = port
         self.vhost = str(number)
         self.factory = factory
-        wait_until(self.ready, 30)
+        wait_until(self.ready, 60)
 
     def start(self):
         self._container.start()
