@@ -53,6 +53,20 @@ def test_the_ledger_has_one_process(chapter):
 
 
 @each_chapter
+def test_who_asks_the_bank_has_its_address(chapter):
+    queues = read_settings(chapter)["task_queues"]
+    queue = "celery"
+    if "rates" in queues:
+        queue = "rates"
+    for name, worker in read_workers(chapter).items():
+        if queue in worker.queues(queues):
+            assert "http://bank:8099" in worker.variables(), (
+                f"{name} of {chapter}/workers.yml should have the bank's address in BANK_URL, but"
+                f" its environment is {worker.variables()}."
+            )
+
+
+@each_chapter
 def test_a_stop_waits_for_the_longest_task(chapter):
     limits = [options["time_limit"] or 0 for options in read_tasks(chapter).values()]
     for name, worker in read_workers(chapter).items():
