@@ -132,8 +132,11 @@ def test_django_ends_its_records(project, site):
     assert count == 1, f"Records should end after a day, but {count} are left of one."
 
 
-@pytest.mark.parametrize("origin", ["http://example.com", "http://127.0.0.1:1", "null"])
+@pytest.mark.parametrize(
+    "origin", ["http://example.com", "http://127.0.0.1:1", "null", "{own}.example.com"]
+)
 def test_django_refuses_a_foreign_page(project, site, origin):
+    origin = origin.format(own=site.url)
     before = count_records(project)
     headers = {"Origin": origin, "Content-Type": "text/plain"}
     answer = site.ask("/sums", [1, 2], headers=headers)
