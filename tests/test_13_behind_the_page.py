@@ -130,6 +130,17 @@ def test_a_sum_that_no_worker_took_in_time_is_cancelled(app, app_under_test, mon
         server.assert_state(path, revoked, "when no worker took it in time")
 
 
+@pytest.mark.isolated(count=0)
+def test_what_a_killed_worker_held_has_expired_when_it_comes_back(app):
+    """It was taken after it was sent."""
+    held = app.conf.broker_transport_options["visibility_timeout"]
+    lasts = app.conf.result_expires
+    assert held >= lasts, (
+        f"A message should come back after it has expired, {lasts} s after it was sent, but it does"
+        f" {held} s after it was taken."
+    )
+
+
 @needs_page_server
 @pytest.mark.isolated(count=0, server=True)
 def test_redis_is_down_when_the_page_starts(app_under_test, own_redis):
@@ -289,6 +300,7 @@ def test_redis_is_killed_under_the_page(nodes, tmp_path, chapter):
         path = server.send([1])
         redis.freeze()
         assert_unreachable(server, path, "while Redis doesn't answer")
+        assert_refuses_a_crowd(server)
         seconds = seconds_of_start_page(server, path)
         assert seconds < 0.6, (
             "/ should be answered while thirty visitors wait for Redis, but it took"
@@ -298,10 +310,21 @@ def test_redis_is_killed_under_the_page(nodes, tmp_path, chapter):
         made.close()
 
 
+def assert_refuses_a_crowd(server):
+    """Fail unless forty senders, who share ten connections, are all answered with 503.
+
+    On a quiet day, it takes the last of them four seconds.
+    """
+    with ThreadPoolExecutor(40) as visitors:
+        asking = [visitors.submit(server.ask, "/sums", [1], 20) for _ in range(40)]
+    statuses = {future.result().status for future in asking}
+    assert statuses == {503}, f"Forty visitors should all be answered 503, but are {statuses}."
+
+
 def assert_unreachable(server, path, when):
     """Fail unless POST and GET are answered with 503 and don't try for 20 seconds, as Celery would.
 
-    On a quiet day, it takes them two seconds.
+    On a quiet day, it takes them a second.
     """
     seconds = 15
     answer = server.ask("/sums", [1, 2], seconds, when)
@@ -366,6 +389,14 @@ def test_a_long_body_takes_no_memory(shared):
     assert answer.status == 413, f"60 MB should be answered with 413, but it was with {answer}."
     grown = (process.memory_info().rss - before) / 1e6
     assert grown < 20, f"The server should read little of 60 MB, but it grew by {grown:.0f} MB."
+
+
+@pytest.mark.isolated(count=0)
+def test_a_refusal_quotes_little(page_server):
+    answer = page_server.ask("/sums", ["4" * 1000 + "x"])
+    assert len(answer.body["detail"]) < 100, (
+        f"A refusal should quote 30 characters of the input, but it is {answer.body}."
+    )
 
 
 @pytest.mark.isolated(count=0)

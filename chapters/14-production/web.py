@@ -17,12 +17,11 @@ from libs import sums
 from tasks import xsum_request
 from tasks.celery import app as celery
 
-# Somebody is waiting, so this process gives up on Redis within two seconds. A worker, for which
+# Somebody is waiting, so this process gives up on Redis after a second. A worker, for which
 # nobody waits, has the patience of celeryconfig.py.
 celery.conf.task_publish_retry = False
 celery.conf.broker_transport_options |= {"max_retries": 0, "socket_timeout": 1}
 celery.conf.redis_socket_timeout = 1
-celery.conf.result_backend_always_retry = False
 
 Number = Annotated[float, Field(ge=-1e15, le=1e15)]
 Numbers = Annotated[list[Number], Field(min_length=1, max_length=1000)]

@@ -9,14 +9,13 @@ from project.celery import app
 
 
 class RedisMiddleware:
-    """Give up on Redis within two seconds, and answer 503 then."""
+    """Give up on Redis after a second, and answer 503 then."""
 
     def __init__(self, get_response):
         self.get_response = get_response
         app.conf.task_publish_retry = False
         app.conf.broker_transport_options = {"max_retries": 0, "socket_timeout": 1}
         app.conf.redis_socket_timeout = 1
-        app.conf.result_backend_always_retry = False
         # This process calls no `get` as long as it lives.
         self.without_get = denied_join_result()
         self.without_get.__enter__()
