@@ -33,25 +33,39 @@ from course.waiting import wait_until
 
 pytest_plugins = "support.page_server"
 DOWN = "while Redis is down"
+# What an input may be besides a field.
+BUTTONS = ("button", "hidden", "reset", "submit")
 
 
 class Elements(HTMLParser):
-    """The names of a page's elements, its fields as (name, id), and the ids that labels are for."""
+    """The names of a page's elements, its fields as (name, id), and the ids that labels are for.
+
+    A label may also be around its field, whose id is None here then.
+    """
 
     def __init__(self, text):
         super().__init__()
         self.names = set()
-        self.labelled = set()
+        self.labelled = {None}
         self.fields = []
+        self.in_label = False
         self.feed(text)
 
     def handle_starttag(self, name, attributes):
         attributes = dict(attributes)
         self.names.add(name)
         if name == "label":
+            self.in_label = True
             self.labelled.add(attributes.get("for"))
-        if name in ("input", "textarea", "progress"):
-            self.fields.append((name, attributes.get("id")))
+        if name in ("input", "textarea") and attributes.get("type") not in BUTTONS:
+            id = attributes.get("id", "")
+            if self.in_label or attributes.get("aria-label"):
+                id = None
+            self.fields.append((name, id))
+
+    def handle_endtag(self, name):
+        if name == "label":
+            self.in_label = False
 
 
 @needs_page_server
@@ -82,6 +96,7 @@ def test_page(shared, page_server):
         assert name in page.names, (
             f"The page at / should have a form, a label and a progress bar, but it has no {name}."
         )
+    assert page.fields, "The page at / should have a field for the numbers, but it has none."
     for name, id in page.fields:
         assert id in page.labelled, (
             f"Each field of the page should have a label, but the {name} has none."
@@ -171,7 +186,8 @@ def test_an_id_that_never_was(page_server):
 
 
 @pytest.mark.step(
-    "anything but a list of 1 to 1000 finite numbers is answered with 422, and no message is sent",
+    "anything but a list of 1 to 1000 finite numbers, or of text that means them, is answered with"
+    " 422, and no message is sent",
     "invalid-input",
 )
 @pytest.mark.isolated(count=0)
@@ -183,6 +199,7 @@ def test_bad_input(page_server, app_under_test):
         assert_refused(what, page_server.ask("/sums", body), 422)
         sent = app_under_test.broker.client.llen("celery")
         assert not sent, f"{what} should send no message, but it sent {sent}."
+    page_server.send(["1", "2.5"])  # as page.html does
 
 
 @pytest.mark.step(
