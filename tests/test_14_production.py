@@ -3,7 +3,6 @@
 What a stop does is in test_14_stopping.py.
 """
 
-import json
 import re
 import subprocess
 from contextlib import contextmanager
@@ -46,9 +45,13 @@ from course.waiting import wait_until
 no_worker = pytest.mark.isolated(count=0)
 PASSWORD = "sword/fish@#%41"
 PRINT_URLS = """
-import json
+from kombu import Connection
 from tasks.celery import app
-print(json.dumps([app.conf.broker_url, app.conf.result_backend]))
+found = set()
+for url in app.conf.broker_url, app.conf.result_backend:
+    given = Connection(url)
+    found.add((given.hostname, given.port, given.password))
+print(*found)
 """
 PING = """
 from tasks.celery import app
@@ -107,7 +110,7 @@ def test_lengths_count_every_priority(app, app_under_test):
     assert redis.llen("celery") == 1, "Celery should keep the messages of each priority apart."
     assert find_spec("lengths"), "There should be a module lengths.py, but there is none."
     found = import_module("lengths").lengths()
-    wanted = {"celery": 3, "ledger": 0, "rates": 0}
+    wanted = dict.fromkeys(app.amqp.queues, 0) | {"celery": 3}
     assert found == wanted, (
         f"lengths() should return {wanted} for three additions of different priorities,"
         f" but it returned {found}."
@@ -130,16 +133,15 @@ def test_the_environment_names_redis(folder, tmp_path):
         "REDIS_PASSWORD_FILE": str(secret),
     }
     here, there = run_python(folder, PRINT_URLS, {}, variables)
-    assert_urls(here, "no variable", "redis://127.0.0.1:6379/0")
-    names = " and ".join(variables)
-    assert_urls(there, names, "redis://:sword%2Ffish%40%23%2541@redis.example:6380/0")
+    assert_urls(here, "no variable", ("127.0.0.1", 6379, None))
+    assert_urls(there, " and ".join(variables), ("redis.example", 6380, PASSWORD))
 
 
 def assert_urls(found, names, wanted):
-    """Fail unless a line says that the broker and the result backend have this URL."""
-    assert found == json.dumps([wanted, wanted]), (
-        f"With {names}, broker_url and result_backend should both be {wanted}, but the settings"
-        f" are: {found}"
+    """Fail unless a line says that the broker and the result backend are this one server."""
+    assert found == str(wanted), (
+        f"With {names}, broker_url and result_backend should have this host, port and password:"
+        f" {wanted}, but they have: {found}"
     )
 
 
@@ -237,6 +239,7 @@ def test_the_visibility_timeout_fits_the_limits(app):
     long as the limit."""
     found = app.conf.broker_transport_options.get("visibility_timeout", 3600)
     held = app.conf.worker_prefetch_multiplier
+    assert held, "worker_prefetch_multiplier should not be 0: a process may hold any number then."
     longest = longest_limit(app)
     assert held * longest < found <= 600, (
         f"visibility_timeout should be above {held} × {longest} seconds, and at most 600,"
@@ -387,6 +390,8 @@ def test_what_is_published(compose):
 def assert_requires_password(service):
     """Fail unless the service of Redis requires a password that it reads from a secret."""
     text = service.command + str(service.given.get("volumes", ""))
+    if re.search(r"redis-server\W+/run/secrets/", text):
+        return  # its whole configuration is a secret
     found = re.search(r"(requirepass|aclfile)\W+(\S+)", text)
     assert found, (
         f"{service.name} should require a password with requirepass, but its command is"
