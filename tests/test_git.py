@@ -194,7 +194,7 @@ def test_the_difference_is_the_lesson(before, after):
             assert_only_adds(before, after, name, listings)
         elif kind == "M":
             assert is_named and not name.endswith(".py"), (
-                f"{path} should be as in {before}, because the lesson of {after} doesn't list it."
+                f"{name} of {after} should be as in {before}, because the lesson doesn't list it."
             )
         elif kind == "D":
             assert listings or is_named, (

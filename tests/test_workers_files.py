@@ -22,6 +22,16 @@ def read_workers(chapter):
     return workers
 
 
+def read_other_programs(chapter):
+    """Return the variables of a chapter's services that run another program, such as beat."""
+    content = yaml.safe_load((ROOT / "chapters" / chapter / "workers.yml").read_text())
+    programs = {}
+    for name, given in content["services"].items():
+        if "PROGRAM" in given["environment"]:
+            programs[name] = given["environment"]
+    return programs
+
+
 def has_queues(chapter):
     """Return whether a chapter has queues, and a workers.yml."""
     folder = ROOT / "chapters" / chapter
@@ -96,4 +106,13 @@ def test_pools_are_those_of_the_lesson_or_of_the_chapter_before(chapter):
         assert carried or listed, (
             f"{name} of {chapter}/workers.yml should have the pool of the chapter before, or of the"
             f" lesson, but it has {options}."
+        )
+
+
+@each_chapter
+def test_beat_has_no_options_of_a_worker(chapter):
+    for name, variables in read_other_programs(chapter).items():
+        assert not variables["ARGS"], (
+            f"{name} of {chapter}/workers.yml should have no ARGS, because those of a worker stop"
+            f" {variables['PROGRAM']}, but it has {variables['ARGS']}."
         )
