@@ -86,7 +86,7 @@ def test_package_exports_the_task(app, name):
 
 
 @pytest.mark.step("`xsum_request.delay([1, 2, 3]).get(timeout=10)` gives 6", "whats-new")
-@pytest.mark.parametrize("numbers, result", [([1, 2, 3], 6), ([], 0)])
+@pytest.mark.parametrize("numbers, result", [([1, 2, 3], 6), ([2, 2], 4), ([], 0)])
 def test_xsum_request(celery_setup, app, numbers, result):
     """The task takes one list and returns what libs.math.xsum gives; it waits for no other task."""
     assert_task_returns(app, XSUM, (numbers,), result)
