@@ -19,7 +19,7 @@ from pytest_celery import (
     RedisTestBroker,
 )
 from support.assertions import describe, wait_until_ready
-from support.celery_internals import delete_results_silently
+from support.celery_internals import delete_results_silently, number_few_channels
 from support.lessons import LessonRunner
 from support.names import ALONE
 from support.nodes import IGNORED, AppUnderTest, ProcessFactory, Worker
@@ -45,6 +45,7 @@ def pytest_configure(config):
     # A shell lets programs in the background ignore Ctrl-C, and the programs that they start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     delete_results_silently()
+    number_few_channels()
     number = config.option.chapter
     if number:
         check_folder(number)

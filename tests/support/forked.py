@@ -11,22 +11,30 @@ import sys
 import tempfile
 
 from celery.__main__ import main
+from support.celery_internals import number_few_channels
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 # What a worker and beat import, without what reads the environment or starts a thread.
 FORKSERVER.set_forkserver_preload(
     [
+        "billiard.popen_fork",
+        "billiard.sharedctypes",
         "celery.app.amqp",
         "celery.app.control",
+        "celery.app.events",
         "celery.app.log",
         "celery.apps.beat",
         "celery.apps.worker",
         "celery.backends.redis",
         "celery.bin.celery",
         "celery.concurrency.prefork",
+        "celery.events.receiver",
         "celery.fixups.django",
         "celery.worker.components",
         "celery.worker.consumer",
+        "celery.worker.strategy",
+        "encodings.idna",
+        "sqlite3",
     ]
 )
 # multiprocessing makes a Unix socket in the folder for temporary files. The path of a socket has
@@ -70,6 +78,7 @@ def run(connection, command, folder, env, log):
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(env)
+    number_few_channels()
     tempfile.tempdir = None  # so that it reads the new environment
     try:
         main()
