@@ -5,9 +5,12 @@ shows the changed lines.
 """
 
 import fnmatch
-import json
+import importlib
+import multiprocessing
+import os
 import re
 import runpy
+import sys
 from functools import cache
 
 from celery.app.defaults import DEFAULTS
@@ -17,33 +20,18 @@ from support.assertions import (
     find_task,
     suggest_setting,
 )
-from support.commands import run_in
+from support.celery_internals import forget_tasks_of_other_apps
 
 from course.chapters import PREVIOUS, ROOT, find_chapter
+from course.environment import environment
 from course.lesson import read_lesson
 
 # The tests' own server is the broker and the result backend of an app under test.
 URLS = ("broker_url", "result_backend")
-PRINT_TASKS = """
-import json
-from tasks.celery import app
-
 OPTIONS = ["acks_late", "ignore_result", "max_retries", "rate_limit", "reject_on_worker_lost"]
 OPTIONS += ["retry_backoff", "retry_backoff_max", "retry_jitter", "serializer", "track_started"]
-found = {}
-for name, task in app.tasks.items():
-    if not name.startswith("tasks."):
-        continue
-    options = {option: getattr(task, option, None) for option in OPTIONS}
-    exceptions = getattr(task, "autoretry_for", ())
-    options["autoretry_for"] = [exception.__name__ for exception in exceptions]
-    options["queue"] = app.amqp.router.route({}, name)["queue"].name
-    # Wherever they are set.
-    options["soft_time_limit"] = task.soft_time_limit or app.conf.task_soft_time_limit
-    options["time_limit"] = task.time_limit or app.conf.task_time_limit
-    found[name] = options
-print(json.dumps(found))
-"""
+# A fork has imported Celery.
+FORK = multiprocessing.get_context("fork")
 
 
 def find_chapters_with_settings():
@@ -161,9 +149,48 @@ def assert_schedule(app, wanted):
 @cache
 def read_tasks(chapter):
     """Return the options of each task of one of the course's chapters, by the tasks' names."""
-    done = run_in(ROOT / "chapters" / chapter, "python", "-c", PRINT_TASKS)
-    assert done.returncode == 0, f"The tasks of {chapter} should be found: {done.stderr}"
-    return json.loads(done.stdout)
+    reader, writer = FORK.Pipe(duplex=False)
+    process = FORK.Process(target=send_tasks, args=(writer, ROOT / "chapters" / chapter))
+    process.start()
+    writer.close()
+    try:
+        return reader.recv()
+    except EOFError:
+        raise AssertionError(f"The tasks of {chapter} should be found.") from None
+    finally:
+        reader.close()
+        process.join()
+
+
+def send_tasks(writer, folder):
+    """Import the app of a folder, and send what read_tasks returns: in a process of its own."""
+    os.environ.clear()
+    os.environ.update(environment())
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))
+    forget_tasks_of_other_apps()
+    # The modules of other chapters have the same names.
+    names = {path.stem for path in folder.iterdir()}
+    for name in list(sys.modules):
+        if name.partition(".")[0] in names:
+            del sys.modules[name]
+    app = importlib.import_module("tasks.celery").app
+    found = {}
+    for name, task in app.tasks.items():
+        if name.startswith("tasks."):
+            found[name] = describe_task(app, task)
+    writer.send(found)
+
+
+def describe_task(app, task):
+    """Return the options of a task, wherever they are set."""
+    options = {option: getattr(task, option, None) for option in OPTIONS}
+    exceptions = getattr(task, "autoretry_for", ())
+    options["autoretry_for"] = [exception.__name__ for exception in exceptions]
+    options["queue"] = app.amqp.router.route({}, task.name)["queue"].name
+    options["soft_time_limit"] = task.soft_time_limit or app.conf.task_soft_time_limit
+    options["time_limit"] = task.time_limit or app.conf.task_time_limit
+    return options
 
 
 def listed_tasks(chapter):
