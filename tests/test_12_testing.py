@@ -108,10 +108,10 @@ class Runs:
 
 @pytest.fixture(scope="module")
 def runs(nodes, folder, overlay, tmp_path_factory):
-    """The runs of the folder's tests; on an overlay, with the bugs of the star steps alone."""
-    names = STAR_BUGS
-    if not overlay:
-        names = [*ALL_BUGS, *STAR_BUGS]
+    """The runs of the folder's tests; on an overlay, with the bug of its star step alone."""
+    names = [*ALL_BUGS, *STAR_BUGS]
+    if overlay:
+        names = [overlay.name.partition("_")[0]]
     runs = Runs(nodes.reaper, folder, tmp_path_factory.mktemp("runs"), names)
     yield runs
     runs.close()
