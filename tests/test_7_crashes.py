@@ -15,6 +15,7 @@ from support.assertions import (
     assert_task_returns,
     fetch,
     find_task,
+    wait_until_ready,
 )
 from support.carried import assert_carried_settings, assert_carried_tasks, carried_tasks
 from support.names import ENTER
@@ -104,6 +105,7 @@ def test_enter_does_not_wait_for_long(enter, ledger):
     "`from tasks import enter_request` works, and the worker lists `tasks.ledger.enter_request`",
     "the-ledger",
 )
+@pytest.mark.patient(30)
 def test_package_offers_the_task(worker, app):
     """Write tasks/ledger.py like tasks/math.py, and import the task in tasks/__init__.py."""
     package = importlib.import_module("tasks")
@@ -141,8 +143,16 @@ def test_both_layers_of_log(worker, app, ledger):
     " 1, 2 and 4 seconds; then it fails",
     "the-ledger",
 )
-def test_a_locked_ledger_is_tried_again(app, ledger):
+def test_a_locked_ledger_is_tried_again(app, ledger, monkeypatch):
     """Retry as in chapter 6: list the exceptions in autoretry_for, and set max_retries."""
+    connect = sqlite3.connect
+
+    def connect_impatiently(*arguments, **options):
+        connection = connect(*arguments, **options)
+        connection.execute("PRAGMA busy_timeout = 0")  # how long it waits, another step asks
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect_impatiently)
     enter_request = find_task(app, ENTER)
     with locked(ledger):
         longest = [0, 0, 0]
@@ -260,12 +270,13 @@ AMOUNT = "tasks.ledger.amount_request"
     " balance; it does so once, even if its process is killed, or if two callers ask for it",
     "the-callers-key",
 )
-@pytest.mark.isolated(slow_tasks=True, env={"SLOW_TASKS_LOOK": "0.2"})
-def test_star_refund(celery_setup, app, ledger, redis):
+@pytest.mark.isolated(count=0, slow_tasks=True, env={"SLOW_TASKS_LOOK": "0.2"})
+def test_star_refund(app, app_under_test, ledger):
     """Under which key would the second run find the entry of the first?"""
+    find_task(app, REFUND)
+    wait_until_ready(app_under_test.add_worker())
     assert_task_returns(app, ENTER, ("rent", -500), -500.0)
     assert_task_returns(app, ENTER, ("pay", 2000), 1500.0)
-    find_task(app, REFUND)
     result = app.tasks["slow.killed"].delay(REFUND, "pay")
     assert_result("refund_request, killed after its entry and run again,", result, -500.0)
     assert_task_returns(app, REFUND, ("pay",), -500.0)
