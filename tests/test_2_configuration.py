@@ -16,6 +16,7 @@ from support.assertions import (
     find_task,
 )
 
+from course.environment import PINNED
 from course.waiting import wait_until
 
 
@@ -136,6 +137,14 @@ def test_settings_come_from_the_code_or_from_an_object(app):
     other = Celery("other")
     other.config_from_object(Settings)
     assert_setting(other, "result_expires", 60)
+
+
+def test_the_name_of_a_file_is_no_module(app):
+    other = Celery("other")
+    other.config_from_object("celeryconfig.py")
+    error = RecursionError if PINNED else ModuleNotFoundError
+    with assert_raises(error, f"celeryconfig.py as a module's name should raise {error.__name__}"):
+        _ = other.conf.result_expires
 
 
 def test_pickle_is_refused(worker, app):
