@@ -288,6 +288,9 @@ def test_the_services_are_there(app, compose):
             f"A worker of compose.yml should consume from the queue {queue}, but none does."
         )
     beats = [service.name for service in compose.of_kind("beat")]
+    for worker in compose.workers():
+        if re.search(r"\s(-B|--beat)\b", worker.command):
+            beats.append(worker.name)
     assert len(beats) == 1, (
         f"There should be one beat, but there are {len(beats)}: {', '.join(beats)}."
     )
@@ -309,7 +312,8 @@ def test_the_ledger_has_one_writer(app, compose):
     )
     [writer] = writers
     processes = writer.option("-c", "--concurrency")
-    assert processes == "1", (
+    is_solo = writer.option("-P", "--pool") == "solo"
+    assert is_solo or processes == "1", (
         f"The service {names} should have one process, -c 1, but its -c is {processes}."
     )
     autoscale = writer.option("--autoscale")

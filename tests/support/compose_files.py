@@ -74,7 +74,9 @@ class Service:
         return command_text(command)
 
     def has_memory_limit(self):
-        return bool(self.given.get("mem_limit")) or "memory" in str(self.given.get("deploy"))
+        resources = (self.given.get("deploy") or {}).get("resources") or {}
+        limits = resources.get("limits") or {}
+        return bool(self.given.get("mem_limit") or limits.get("memory"))
 
     def stop_grace_period(self):
         """Return how many seconds a stop waits."""
