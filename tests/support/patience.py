@@ -5,22 +5,26 @@ from contextlib import contextmanager
 
 LONG = 40  # seconds
 
-# Steps of an attempt should fail with their own sentence, before the check gives them up.
-is_short = bool(os.environ.get("DIR"))
+# Whether the answer that is tested must fail.
+is_wrong = False
 
 
 def patience(seconds):
-    """Return how long to wait: these seconds for an attempt or a wrong answer, long for ours."""
-    return seconds if is_short else LONG
+    """Return how long to wait: these seconds for an attempt or a wrong answer, long for ours.
+
+    A step of an attempt should fail with its own sentence, before the check gives it up.
+    """
+    if is_wrong or os.environ.get("DIR"):
+        return seconds
+    return LONG
 
 
 @contextmanager
 def short_waits():
     """Wait for no longer than for an attempt: what runs in the block is a wrong answer."""
-    global is_short
-    before = is_short
-    is_short = True
+    global is_wrong
+    is_wrong = True
     try:
         yield
     finally:
-        is_short = before
+        is_wrong = False
