@@ -136,7 +136,6 @@ def test_worker_is_killed(worker, app, app_under_test, redis, column, wanted):
     "column, wanted",
     [
         pytest.param(0, "runs once", marks=pytest.mark.isolated(slow_tasks=True, settings=EARLY)),
-        pytest.param(1, "runs twice", marks=pytest.mark.isolated(slow_tasks=True, settings=LATE)),
         pytest.param(1, "runs again", marks=pytest.mark.isolated(slow_tasks=True, settings=CANCEL)),
     ],
 )
@@ -144,13 +143,35 @@ def test_connection_is_cut(worker, app, redis, column, wanted):
     result = start_task(app, redis, column)
     cut_connections(redis)
     if column == 1:
-        # The message comes back when the worker has connected again. Celery 5.1 may give it to the
-        # process that is still busy with the first run.
-        wait_until(lambda: worker.logs().count(f"[{result.id}] received") == 2)
+        wait_until_it_is_back(worker, result)
     release(app, redis)
     # A run that isn't cancelled ends within a moment.
     wait_until(lambda: number(redis, "ended") == number(redis, "begun"), 2)
     assert_runs(redis, "its worker loses the connection to Redis", column, wanted)
+
+
+def wait_until_it_is_back(worker, result):
+    """Wait until a worker has connected again and taken the message of a result once more."""
+    wait_until(lambda: worker.logs().count(f"[{result.id}] received") == 2)
+
+
+@pytest.mark.row("The second run, after a worker has lost its connection")
+@pytest.mark.isolated(slow_tasks=True, settings=LATE)
+def test_connection_is_cut_with_late_acknowledgement(worker, app, redis):
+    """Celery 5.1 gives the second run to the process that is busy with the first."""
+    result = start_task(app, redis, 1)
+    cut_connections(redis)
+    wait_until_it_is_back(worker, result)
+    seconds = 30
+    if PINNED:
+        seconds = 2
+    side_by_side = wait_until(lambda: number(redis, "begun") == 2, seconds)
+    assert side_by_side != PINNED, (
+        "The two runs should be side by side on Celery 5.7 alone, but"
+        f" {number(redis, 'begun')} are running."
+    )
+    release(app, redis)
+    assert_runs(redis, "its worker loses the connection to Redis", 1, "runs twice")
 
 
 @pytest.mark.parametrize(
