@@ -8,7 +8,9 @@ import re
 import runpy
 import shutil
 import signal
+from functools import partialmethod
 from pathlib import Path
+from socketserver import BaseServer
 
 import pytest
 from pytest_celery import (
@@ -155,15 +157,33 @@ def folder(number, overlay, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shared(nodes, folder, overlay):
+def shared(request, nodes, folder, overlay):
     """The worker and the database that the tests of a file share."""
-    args = []
+    options = {}
     # A lesson shows what a worker logs by default.
     if os.environ.get("DIR") or overlay:
-        args = ALONE
-    made = AppUnderTest(nodes, folder, args=args)
+        options = {"args": ALONE} | getattr(request.module, "CHECKED_WITH", {})
+    made = AppUnderTest(nodes, folder, **options)
+    request.getfixturevalue("started_early")
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def started_early(request, nodes, folder):
+    """The apps of an attempt's `isolated` steps by test: their workers start beside the others."""
+    early = {}
+    if not os.environ.get("DIR"):
+        yield early
+        return
+    for item in request.session.items:
+        marker = item.get_closest_marker("isolated")
+        is_step = item.module is request.module and item.get_closest_marker("step")
+        if is_step and marker and "copy" not in marker.kwargs:
+            early[item.name] = AppUnderTest(nodes, folder, **{"args": ALONE} | marker.kwargs)
+    yield early
+    for isolated in early.values():
+        isolated.close()
 
 
 @pytest.fixture
@@ -178,7 +198,8 @@ def app_under_test(request, nodes, folder, tmp_path):
     options = {"args": ALONE} | marker.kwargs
     if options.pop("copy", False):
         folder = shutil.copytree(folder, tmp_path / "copy", ignore=IGNORED)
-    isolated = AppUnderTest(nodes, folder, **options)
+    early = request.getfixturevalue("started_early")
+    isolated = early.pop(request.node.name, None) or AppUnderTest(nodes, folder, **options)
     yield isolated
     isolated.forget_modules()
     isolated.close()
@@ -199,8 +220,11 @@ def ledger(app, folder):
 
 
 @pytest.fixture
-def bank(app, number):
+def bank(app, number, monkeypatch):
     """The chapter's bank, in a good mood, at the address that the worker of the test knows."""
+    # By default, its thread looks every half a second whether it shall end.
+    serve = partialmethod(BaseServer.serve_forever, poll_interval=0.01)
+    monkeypatch.setattr(BaseServer, "serve_forever", serve)
     path = ROOT / "chapters" / find_chapter(number) / "bank.py"
     bank = runpy.run_path(str(path))["Bank"]()
     yield bank

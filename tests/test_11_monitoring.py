@@ -27,7 +27,7 @@ from support.assertions import (
 )
 from support.carried import assert_carried_settings, assert_carried_tasks, carried_tasks
 from support.celery_internals import restore_messages
-from support.commands import run_celery, run_python
+from support.commands import run_celery, run_python, start_python
 from support.names import ADD, ALONE, ENTER, XSUM
 from support.patience import patience
 
@@ -77,6 +77,12 @@ def stored_results(app):
         yield StoredResults(channel)
 
 
+@pytest.fixture(scope="module")
+def login(shared):
+    """A program that logs a traceback: it starts beside the worker, and is waited for later."""
+    return start_python(shared, str(LOG_IN), "swordfish")
+
+
 def test_lesson(lesson):
     lesson.holds()
 
@@ -124,6 +130,8 @@ def test_xsum_knows_nothing_of_celery(xsum, folder):
     " and then gives 12",
     "how-far-is-it",
 )
+@pytest.mark.patient(30)
+@pytest.mark.usefixtures("login")
 def test_progress(celery_setup, app):
     """With bind=True the task has self, and a function in it can call
     self.update_state(state="PROGRESS", meta={…})."""
@@ -261,9 +269,9 @@ def find_failures(worker, start, result, name):
 @pytest.mark.step(
     "a traceback that loguru writes shows no variable's value", "what-a-log-shouldnt-say"
 )
-def test_a_traceback_shows_no_values(app_under_test, app):
+def test_a_traceback_shows_no_values(login):
     """Each handler of logger.configure, as each logger.add, may have diagnose=False."""
-    output = run_python(app_under_test, str(LOG_IN), "swordfish")
+    output = "".join(login.communicate())
     assert "no login" in output, f"loguru should write a traceback, but there is: {output[-300:]}"
     shown = [line.strip() for line in output.splitlines() if "swordfish" in line]
     assert not shown, (
@@ -281,9 +289,9 @@ def start_watching(app_under_test, app):
     app.control.enable_events(reply=True, timeout=30, limit=1)  # as -E does from the start
     node = app_under_test.start("python", "-u", "watch.py")
     # Events that are sent before watch.py listens are lost: call a task until it prints one.
-    for _ in range(2 * round(patience(6))):
+    for _ in range(10 * round(patience(6))):
         find_task(app, ADD).delay(1, 1)
-        if wait_until(lambda: "task-" in node.logs() or node.status == "exited", 0.5):
+        if wait_until(lambda: "task-" in node.logs() or node.status == "exited", 0.1):
             break
     output = node.logs().strip() or "nothing"
     last_line = output.splitlines()[-1]
@@ -388,9 +396,13 @@ def test_star_progress(celery_setup, app, app_under_test):
     " than 60 seconds, and nothing else",
     "ask-the-workers",
 )
-@pytest.mark.isolated(slow_tasks=True, args=["-c", "1", *ALONE])
-def test_star_stuck(celery_setup, app, app_under_test):
+@pytest.mark.isolated(count=0, slow_tasks=True, args=["-c", "1", *ALONE])
+def test_star_stuck(app, app_under_test):
     """What does inspect.active() know of a task besides its id?"""
+    assert (app_under_test.folder / "stuck.py").exists(), (
+        "There should be a file stuck.py beside tasks, but there is none."
+    )
+    wait_until_ready(app_under_test.add_worker())
     running = start_nap(app, 60)
     waiting = app.tasks["slow.nap"].delay(0)
     wait_until(lambda: time.time() > begin_of(app, running) + 1)
@@ -697,7 +709,7 @@ def test_a_restart_forgets_unless_there_is_a_file(app, app_under_test):
             "After a restart, a task should be SUCCESS without a state file, and REVOKED with one,"
             f" but instead of {wanted} it is {found}."
         )
-    [name] = re.findall(r"rates@\S+", killed.logs())[:1]
+    [name] = re.findall(r"rates@\S+", wait_until_ready(killed).logs())[:1]
     wait_until_ready(killed)
     lists = ask_workers(app, "revoked", destination=[name])
     assert lists == {name: []}, (

@@ -119,6 +119,7 @@ def test_package_offers_the_task(worker, app):
     '`enter_request.delay("rent", -500).get(timeout=10)` gives -500.0, and gives it again',
     "the-ledger",
 )
+@pytest.mark.patient(30)
 def test_enter_request(celery_setup, app, ledger):
     """The task calls ledger.enter with what it was given."""
     for _ in range(2):

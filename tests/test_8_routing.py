@@ -20,7 +20,7 @@ from support.assertions import (
 )
 from support.carried import assert_carried_settings, assert_carried_tasks, carried_tasks
 from support.commands import run_celery
-from support.names import ADD, ENTER, MATH_TASKS, RATE, XSUM
+from support.names import ADD, ALONE, ENTER, MATH_TASKS, RATE, XSUM
 from support.signals import published_queues
 
 from course.waiting import wait_until
@@ -145,18 +145,21 @@ def test_what_chapter_7_had(worker, app, number):
     "a-worker-for-each-queue",
 )
 @pytest.mark.patient(30)
-@pytest.mark.isolated(args=["--without-mingle", "-X", "ledger"])
-def test_a_worker_for_each_queue(celery_setup, app, enter, redis, app_under_test):
+@pytest.mark.isolated(
+    count=0, args=ALONE, more=[["-X", "ledger"], ["-Q", "ledger", "-n", "ledger@%h"]]
+)
+def test_a_worker_for_each_queue(celery_setup, app, enter, app_under_test):
     """Both need the first step: -X and -Q choose from the queues in task_queues."""
-    result = enter.delay("pay", 2000)
+    # If both workers took from the ledger's queue, they would take turns.
+    for number in range(1, 6):
+        result = enter.delay(f"gift {number}", 100)
+        assert_result("enter_request, with a worker and its -Q ledger,", result, 100.0 * number)
     assert_task_returns(app, ADD, (4, 4), 8)
-    waiting = redis.llen("ledger")
-    assert waiting == 1, (
-        f"With -X ledger, 1 message should wait in the queue ledger, but {waiting} wait there."
+    taken = app_under_test.workers[0].logs().count(f"{ENTER}[")
+    assert taken == 0, (
+        "With -X ledger, a worker should leave enter_request to another, but it has taken"
+        f" {taken} of 5 calls."
     )
-    # This -X replaces the -X ledger that each worker of the test has.
-    wait_until_ready(app_under_test.add_worker(["-X", "celery", "-Q", "ledger", "-n", "ledger@%h"]))
-    assert_result("enter_request, with a second worker and its -Q ledger,", result, 2000.0)
 
 
 @pytest.mark.star(
@@ -165,19 +168,22 @@ def test_a_worker_for_each_queue(celery_setup, app, enter, redis, app_under_test
     "three-queues",
 )
 @pytest.mark.patient(30)
-@pytest.mark.isolated(args=["--without-mingle", "-Q", "celery"])
-def test_star_urgent(celery_setup, app, queues, app_under_test):
+@pytest.mark.isolated(count=0, args=ALONE)
+def test_star_urgent(app, queues, app_under_test):
     """A pattern may be the whole name of a task. Whatever a route names, task_queues must list."""
     try:
         result = find_task(app, XSUM).delay([1, 2, 3])
     except QueueNotFound as error:
         raise AssertionError(f"xsum_request should be sent to urgent, but: {error}") from None
     assert_sent_to(queues, "urgent", "xsum_request")
+    app_under_test.add_worker(["-Q", "celery"])
+    app_under_test.add_worker(["-Q", "urgent", "-n", "urgent@%h"])
+    for worker in app_under_test.workers:
+        wait_until_ready(worker)
     assert_task_returns(app, ADD, (4, 4), 8)
     assert queues == ["urgent", "celery"], (
         f"add_request should be sent to the queue celery, but it was sent to {queues[-1]}."
     )
-    wait_until_ready(app_under_test.add_worker(["-Q", "urgent", "-n", "urgent@%h"]))
     assert_result("xsum_request, with a worker and its -Q urgent,", result, 6)
 
 

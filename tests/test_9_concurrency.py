@@ -20,7 +20,7 @@ from support.assertions import (
     wait_until_ready,
 )
 from support.carried import assert_carried_settings, assert_carried_tasks, carried_tasks
-from support.names import RATE
+from support.names import ALONE, RATE
 from support.patience import patience
 
 from course.waiting import wait_until
@@ -186,7 +186,7 @@ def test_a_closed_connection_is_opened_again(rates, bank):
     "what-fork-copies",
 )
 @pytest.mark.patient(30)
-@pytest.mark.isolated(args=["-P", "threads", "-c", "12"])
+@pytest.mark.isolated(args=["-P", "threads", "-c", "12", *ALONE])
 def test_twelve_threads_ask(celery_setup, app, bank):
     """A connection that threads share gives one of them another's answer."""
     bank.seconds = 0.05
@@ -219,20 +219,23 @@ def test_what_chapter_8_had(worker, app, number):
     "pools",
 )
 @pytest.mark.patient(90)
-@pytest.mark.isolated(count=0, slow_tasks=True)
+@pytest.mark.isolated(count=0, slow_tasks=True, args=ALONE)
 def test_star_pools(app, app_under_test, folder):
     """Each is a text, such as WAITING = "-P solo". The table of pools has the answers."""
     path = folder / "pools.py"
     assert path.is_file(), "There should be a file pools.py beside celeryconfig.py."
     pools = runpy.run_path(str(path))
 
-    def start(name):
+    def start(name, queue):
         options = pools.get(name)
         assert isinstance(options, str), f"pools.py should have a text {name}, not {options!r}."
-        worker = app_under_test.add_worker(options.split())
-        return wait_until_ready(worker)
+        return app_under_test.add_worker([*options.split(), "-Q", queue, "-n", f"{queue}@%h"])
 
-    worker = start("WAITING")
+    workers = [start("WAITING", "celery"), start("HANGING", "ledger"), start("SPLITTING", "rates")]
+    for worker in workers:
+        wait_until_ready(worker)
+    hanging = app.tasks["slow.nap"].apply_async((30,), time_limit=1, queue="ledger")
+    splitting = app.tasks["slow.split"].apply_async(queue="rates")
     fetch(app.tasks["slow.process"].delay(0))
     begin = time.monotonic()
     found = group(app.tasks["slow.process"].s(1) for _ in range(24))().get(timeout=patience(30))
@@ -243,23 +246,17 @@ def test_star_pools(app, app_under_test, folder):
     )
     count = len(set(found))
     assert count == 1, f"With WAITING, one process should run 24 calls, but {count} ran them."
-    worker.kill()
 
-    worker = start("HANGING")
-    result = app.tasks["slow.nap"].apply_async((30,), time_limit=1)
-    wait_until(result.ready, patience(8))
-    assert result.state == "FAILURE", (
+    wait_until(hanging.ready, patience(8))
+    assert hanging.state == "FAILURE", (
         "With HANGING, a hard limit of 1 s should end a task, but after 8 s its state is"
-        f" {result.state}."
+        f" {hanging.state}."
     )
     with assert_raises(TimeLimitExceeded, "With HANGING, get should raise TimeLimitExceeded"):
-        result.get(timeout=1)
-    worker.kill()
+        hanging.get(timeout=1)
 
-    start("SPLITTING")
-    result = app.tasks["slow.split"].delay()
-    wait_until(result.ready, patience(20))
-    found = result.result
+    wait_until(splitting.ready, patience(20))
+    found = splitting.result
     assert found == [1, 2], (
         f"With SPLITTING, a task should be able to start a pool, but its result is {found!r}."
     )

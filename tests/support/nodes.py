@@ -257,9 +257,18 @@ class AppUnderTest:
     numbers = itertools.count(1)
 
     def __init__(
-        self, nodes, folder, count=1, slow_tasks=False, settings=(), args=(), env=(), server=False
+        self,
+        nodes,
+        folder,
+        count=1,
+        slow_tasks=False,
+        settings=(),
+        args=(),
+        env=(),
+        server=False,
+        more=(),
     ):
-        """Start `count` workers without waiting for them.
+        """Start `count` workers, and one with each of the options in `more`, without waiting.
 
         slow_tasks=True starts them on slow_tasks.py with these settings. args are added to their
         options, env to their environment, from which a value of None removes a variable.
@@ -284,6 +293,8 @@ class AppUnderTest:
         self.env = environment() | self.make_variables("host_url", changes)
         for number in range(1, count + 1):
             self.add_worker(["-n", f"worker{number}@%h"] if count > 1 else [])
+        for options in more:
+            self.add_worker(options)
 
     def make_variables(self, kind, changes):
         """Return the URLs of this kind and the changes as environment variables."""
