@@ -249,3 +249,29 @@ def test_one_switch_for_both(app_under_test, app, level, count):
     assert found == count, (
         f"With --loglevel={level}, the function should log {count} lines, but it logged {found}."
     )
+
+
+NOTE = """
+
+from celery.utils.log import get_task_logger
+
+
+@app.task
+def note():
+    get_task_logger(__name__).info("noted")
+    get_task_logger(__name__).debug("noted in detail")
+"""
+
+
+@pytest.mark.isolated(count=0, copy=True)
+def test_task_logger_follows_the_level_and_names_the_call(app_under_test, app):
+    with (app_under_test.folder / "tasks" / "math.py").open("a") as file:
+        file.write(NOTE)
+    worker = wait_until_ready(app_under_test.add_worker())
+    result = app.send_task("tasks.math.note")
+    result.get(timeout=10)
+    line = f"tasks.math.note[{result.id}]: noted"
+    assert wait_until(lambda: line in worker.logs(), 5), (
+        f"get_task_logger's logger should log {line}, but the worker logged:\n{worker.logs()}"
+    )
+    assert "in detail" not in worker.logs(), "At --loglevel=info, no DEBUG line should be logged."
