@@ -5,7 +5,7 @@ cd "$(dirname "$0")"
 
 # Take no more messages. A second later, none is on its way to a worker that is about to stop.
 for queue in celery ledger rates; do
-    docker compose exec -T worker celery -A tasks control cancel_consumer $queue
+    docker compose exec -T worker celery -A tasks control cancel_consumer $queue || true
 done
 sleep 2
 # The workers first, because they must know each task that the others send.
