@@ -351,7 +351,6 @@ def test_a_retry_is_the_same_call_in_a_new_message(worker, app, redis, bank):
         ids = [task["request"]["id"] for task in scheduled]
         return result.state, ids, redis.hlen("unacked"), redis.llen("celery")
 
-    # The worker acknowledges the first message once it knows that the second one is sent.
     wanted = ("RETRY", [result.id], 1, 0)
     wait_until(lambda: state_and_counts() == wanted)
     found = state_and_counts()
@@ -359,6 +358,18 @@ def test_a_retry_is_the_same_call_in_a_new_message(worker, app, redis, bank):
         "A task that waits for its retry should be in the state RETRY, with its own id scheduled"
         f" and one unacknowledged message, but these were found: {found}."
     )
+
+
+@pytest.mark.isolated(slow_tasks=True, args=["-c", "1"])
+def test_a_retry_waits_its_turn_in_a_queue(celery_setup, app, redis, bank):
+    bank.failures, bank.retry_after = 1, 1
+    result = find_task(app, RATE).delay("USD")
+    naps = [app.tasks["slow.nap"].delay(0.5) for _ in range(16)]
+    found = result.get(timeout=30)
+    assert found == DOLLARS, f"A retry should return {DOLLARS}, but it returned {found!r}."
+    before = sum(nap.ready() for nap in naps)
+    # A process takes four messages. The rest were in front of the retry, which was due in a second.
+    assert before >= 8, f"A retry should wait behind a full queue, but only {before} calls came first."
 
 
 def test_a_second_bank_says_that_the_port_is_taken(bank):
