@@ -45,6 +45,15 @@ def test_a_hard_limit_below_the_soft_one_in_the_decorator(app):
     assert sent == PINNED, f"Celery 5.1 alone should send the task; it was sent: {sent}."
 
 
+@pytest.mark.isolated(slow_tasks=True)
+def test_a_soft_limit_is_an_exception_like_any_other(celery_setup, app, redis):
+    """autoretry_for=(Exception,) tries the task again."""
+    with assert_raises(SoftTimeLimitExceeded, "The last run should raise SoftTimeLimitExceeded"):
+        app.tasks["slow.hopeful"].delay().get(timeout=15)
+    runs = redis.get("runs")
+    assert runs == "2", f"The task should be tried again once, but it ran {runs} time(s)."
+
+
 def assert_no_limit(app, pool):
     """Fail unless a task that passes both its limits returns its result all the same."""
     result = app.tasks["slow.nap"].apply_async((1, "late"), soft_time_limit=0.2, time_limit=0.4)

@@ -85,6 +85,19 @@ def refused():
     raise Refused(503, "down")
 
 
+@app.task(
+    name="slow.hopeful",
+    autoretry_for=(Exception,),
+    default_retry_delay=1,
+    max_retries=1,
+    soft_time_limit=1,
+)
+def hopeful():
+    """Count the runs in Redis; reach the soft limit each time."""
+    app.backend.client.incr("runs")
+    time.sleep(5)
+
+
 @app.task(name="slow.http", autoretry_for=(HTTPError,), default_retry_delay=1, max_retries=1)
 def http():
     """Raise the exception that urlopen raises if a server answers 503."""
