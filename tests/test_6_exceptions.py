@@ -1,6 +1,8 @@
 """Chapter 6: exceptions on their way from a task to its caller, and which are retried."""
 
+import importlib
 import time
+from datetime import timedelta
 
 import pytest
 from celery.exceptions import TimeoutError as CeleryTimeout
@@ -62,6 +64,17 @@ def test_exception_that_cannot_be_rebuilt_arrives_wrapped(worker, app):
         f"get() should raise a wrapper of the exception, but it raised {describe(error)}."
     )
     assert_task_returns(app, ADD, (4, 4), 8)
+
+
+@pytest.mark.isolated(count=0)
+def test_an_argument_that_json_does_not_know_arrives_as_text(app):
+    """On both versions. Celery 5.7 keeps a Decimal, Celery 5.1 doesn't."""
+    busy = importlib.import_module("libs.rates").BankBusy
+    stored = app.backend.prepare_exception(busy(timedelta(seconds=3)), "json")
+    found = app.backend.exception_to_python(stored).seconds
+    assert found == "datetime.timedelta(seconds=3)", (
+        f"A timedelta in an exception should arrive as text, but it arrived as {found!r}."
+    )
 
 
 @pytest.mark.row("urllib's HTTPError, in a retry")
