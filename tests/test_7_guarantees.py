@@ -147,7 +147,7 @@ def test_connection_is_cut(worker, app, redis, column, wanted):
     release(app, redis)
     # A run that isn't cancelled ends within a moment.
     wait_until(lambda: number(redis, "ended") == number(redis, "begun"), 2)
-    assert_runs(redis, "its worker loses the connection to Redis", column, wanted)
+    assert_runs(redis, "its worker's connection to Redis is cut", column, wanted)
 
 
 def wait_until_it_is_back(worker, result):
@@ -171,7 +171,7 @@ def test_connection_is_cut_with_late_acknowledgement(worker, app, redis):
         f" {number(redis, 'begun')} are running."
     )
     release(app, redis)
-    assert_runs(redis, "its worker loses the connection to Redis", 1, "runs twice")
+    assert_runs(redis, "its worker's connection to Redis is cut", 1, "runs twice")
 
 
 @pytest.mark.parametrize(
