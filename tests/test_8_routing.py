@@ -5,7 +5,7 @@ from contextlib import closing
 from uuid import uuid4
 
 import pytest
-from celery import chord
+from celery import chain, chord
 from celery.exceptions import QueueNotFound
 from support.assertions import (
     ask_workers,
@@ -202,6 +202,14 @@ def test_a_misspelt_route_is_an_error(app, monkeypatch):
         QueueNotFound, "A route to a queue that isn't listed should raise QueueNotFound"
     ):
         find_task(app, ENTER).delay("rent", -500)
+
+
+def test_a_misspelt_queue_in_a_chain_is_an_error_later(celery_setup, app):
+    """The first call is sent. The worker that runs it can't send the second."""
+    add = find_task(app, ADD)
+    result = chain(add.s(4, 4), add.s(4).set(queue="leger")).delay()
+    with assert_raises(QueueNotFound, "get() of a chain should raise QueueNotFound"):
+        result.get(timeout=10)
 
 
 def test_a_misspelt_pattern_has_no_effect(app, monkeypatch):
