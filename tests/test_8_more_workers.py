@@ -4,13 +4,14 @@ What happens to a worker that is killed is in chapter 7's tests.
 """
 
 import time
+from itertools import pairwise
 
 import pytest
 from celery import group
 from support.assertions import ask_workers, assert_result, wait_until_ready
 
 from course.chapters import ROOT, display_path
-from course.environment import PROGRAMS
+from course.environment import PINNED, PROGRAMS
 from course.waiting import wait_until
 
 
@@ -90,6 +91,19 @@ def test_a_rate_limit_fills_the_prefetch(celery_setup, app, redis):
         "While two processes hold 8 calls with a rate limit, another task should wait, but its"
         f" state and the number of messages held are {found}."
     )
+
+
+@pytest.mark.row("A rate limit of two a second")
+@pytest.mark.isolated(slow_tasks=True)
+def test_the_rhythm_of_a_rate_limit(celery_setup, app, redis):
+    app.control.rate_limit("slow.at", "2/s", reply=True, timeout=10, limit=1)
+    group(app.tasks["slow.at"].s() for _ in range(6))().get(timeout=30)
+    times = sorted(map(float, redis.lrange("times", 0, -1)))
+    together = sum(later - earlier < 0.25 for earlier, later in pairwise(times))
+    assert (together > 0) == PINNED, (
+        f"Celery 5.1 alone should start calls together, but {together} of six calls were."
+    )
+    assert times[-1] - times[0] > 1.5, f"Six calls should take two seconds, but began at {times}."
 
 
 @pytest.mark.isolated(slow_tasks=True, args=["-X", "ledger"])

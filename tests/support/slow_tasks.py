@@ -138,6 +138,12 @@ def process(seconds):
     return os.getpid()
 
 
+@app.task(name="slow.at")
+def at():
+    """Note in Redis when this begins."""
+    app.backend.client.rpush("times", time.time())
+
+
 @app.task(name="slow.split")
 def split():
     """Compute in two processes of a pool, and return their answers."""
