@@ -54,6 +54,15 @@ def test_a_connection_opened_after_the_fork_is_right(app, app_under_test, bank):
 
 
 @pytest.mark.isolated(count=0, copy=True)
+def test_a_connection_opened_before_the_fork_is_shared_all_the_same(app, app_under_test, bank):
+    """The thread that forks goes on in each process, with what threading.local keeps for it."""
+    with (app_under_test.folder / "tasks" / "rates.py").open("a") as module:
+        module.write('\n\nrates.rate("USD")\n')
+    right = count_right(app_under_test, bank, ["-c", "4"])
+    assert right < 60, "Some rates should be wrong if a rate is asked for before the fork."
+
+
+@pytest.mark.isolated(count=0, copy=True)
 def test_threads_do_not_send_the_signal(app, app_under_test, bank):
     change(app_under_test, lesson_diffs())
     right = count_right(app_under_test, bank, ["-P", "threads", "-c", "12"])
