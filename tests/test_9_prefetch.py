@@ -100,6 +100,15 @@ def test_what_a_prefetch_of_1_costs(celery_setup, app):
         )
 
 
+@pytest.mark.isolated(slow_tasks=True, args=["-c", "1", "--prefetch-multiplier", "2"])
+def test_a_worker_that_still_runs_something_does_not_pause(celery_setup, app):
+    """Although it holds as much as it may."""
+    begin = time.monotonic()
+    group(app.tasks["slow.nap"].s(0.1) for _ in range(6)).delay().get(timeout=30)
+    seconds = time.monotonic() - begin
+    assert seconds < 4, f"Six tasks of 0.1 s should take less than 4 s, but took {seconds:.1f} s."
+
+
 SORTED = URGENT | {"broker_transport_options": {"queue_order_strategy": "sorted"}}
 
 
