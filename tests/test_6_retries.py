@@ -223,9 +223,10 @@ def test_the_task_gives_up(app, bank):
     """retry_backoff=True doubles the longest pause, and jitter is on by default."""
     bank.failures = 1000
     rate_request = find_task(app, RATE)
-    longest = {0: 0, 1: 0, 2: 0}
-    first_pauses = set()
-    for _ in range(40):
+    wanted = [1, 2, 4]
+    longest = [0, 0, 0]
+    different = set()
+    for number in range(40):
         with retries() as reasons:
             result = rate_request.apply(("USD",))  # which doesn't wait before a retry
         found = [int(pause.rstrip("s")) for pause in pauses(" ".join(reasons))]
@@ -233,19 +234,21 @@ def test_the_task_gives_up(app, bank):
             "If the bank stays down, rate_request should fail after 3 retries, but its state is"
             f" {result.state} after {len(found)}."
         )
-        first_pauses.add(found[0])
-        for number, pause in enumerate(found):
-            longest[number] = max(longest[number], pause)
-    assert longest == {0: 1, 1: 2, 2: 4}, (
-        "The pauses should be random, up to 1, 2 and 4 seconds, but the longest of 40 are"
-        f" {', '.join(map(str, longest.values()))}."
+        longest = [max(pair) for pair in zip(longest, found, strict=True)]
+        different.add(tuple(found))
+        if longest == wanted and (len(different) > 1 or number > 4):
+            break
+    assert longest == wanted, (
+        "The pauses should be random, up to 1, 2 and 4 seconds, but the longest are"
+        f" {', '.join(map(str, longest))}."
     )
     error = find_exception("BankError")
     assert isinstance(result.result, error), (
         f"rate_request should fail with BankError, but its result is {result.result!r}."
     )
-    assert len(first_pauses) > 1, (
-        f"The first pause should be random, but 40 times it was {first_pauses.pop()} s."
+    assert len(different) > 1, (
+        "The pauses should be random, but they were 1, 2 and 4 seconds each time:"
+        " is retry_jitter off?"
     )
 
 
@@ -360,16 +363,19 @@ def test_a_retry_is_the_same_call_in_a_new_message(worker, app, redis, bank):
     )
 
 
-@pytest.mark.isolated(slow_tasks=True, args=["-c", "1"])
-def test_a_retry_waits_its_turn_in_a_queue(celery_setup, app, redis, bank):
+@pytest.mark.isolated(slow_tasks=True, count=0)
+def test_a_retry_waits_its_turn_in_a_queue(app, app_under_test, bank):
     bank.failures, bank.retry_after = 1, 1
     result = find_task(app, RATE).delay("USD")
-    naps = [app.tasks["slow.nap"].delay(0.5) for _ in range(16)]
-    found = result.get(timeout=30)
+    naps = [app.tasks["slow.nap"].delay(0.2) for _ in range(16)]
+    app_under_test.add_worker(["-c", "1"])
+    found = result.get(timeout=60)
     assert found == DOLLARS, f"A retry should return {DOLLARS}, but it returned {found!r}."
+    # A worker with one process takes four or five messages. The others are in front of the retry.
     before = sum(nap.ready() for nap in naps)
-    # A process takes four messages. The rest were in front of the retry, which was due in a second.
-    assert before >= 8, f"A retry should wait behind a full queue, but only {before} calls came first."
+    assert before >= 8, (
+        f"A retry should wait behind a full queue, but only {before} calls came first."
+    )
 
 
 def test_a_second_bank_says_that_the_port_is_taken(bank):
