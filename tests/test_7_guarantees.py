@@ -230,21 +230,21 @@ def test_messages_that_wait_in_the_worker_count(worker, app, redis):
     assert ended == 8, f"Four tasks should run twice each, eight in all, but {ended} ended."
 
 
-@pytest.mark.isolated(slow_tasks=True, settings=EARLY | SOON)
-def test_early_acknowledgement_comes_too_late_for_a_countdown(worker, app, redis):
-    """Until its task begins, a message is held in unacked as any other."""
-    app.tasks["slow.counted"].apply_async((0,), countdown=4)
-    assert wait_until(lambda: redis.hlen("unacked"), 3), "The worker should hold the message."
-    time.sleep(2.1)
-    restore_messages(app)
-    wait_until(lambda: number(redis, "ended") == 2, 10)
-    assert runs(redis) == "runs twice", f"The task should run twice, but it {runs(redis)}."
-    assert_said("its message is held longer than the visibility timeout", 0, "twice, if it was held")
-
-
-@pytest.mark.isolated(slow_tasks=True)
-def test_putting_back_while_a_worker_holds_messages_runs_them_twice(worker, app, redis):
-    """An idle worker may hold messages until they are due."""
+@pytest.mark.parametrize(
+    "column, wanted",
+    [
+        pytest.param(
+            0,
+            "runs once; twice, if it was held before it ran",
+            marks=pytest.mark.isolated(slow_tasks=True, settings=EARLY),
+        ),
+        pytest.param(1, "runs twice", marks=pytest.mark.isolated(slow_tasks=True, settings=LATE)),
+    ],
+)
+def test_putting_back_while_a_worker_holds_messages_runs_them_twice(
+    worker, app, redis, column, wanted
+):
+    """An idle worker may hold messages until they are due, and acknowledges none before."""
     redis.set("released", 1)
     app.tasks["slow.held"].apply_async(countdown=3)
     assert wait_until(lambda: redis.hlen("unacked")), "The worker should hold the message."
@@ -252,6 +252,7 @@ def test_putting_back_while_a_worker_holds_messages_runs_them_twice(worker, app,
         restore_messages(app, visibility_timeout=0)
     wait_until(lambda: number(redis, "ended") == 2)
     assert number(redis, "ended") == 2, "The task should run twice."
+    assert_said("its message is held longer than the visibility timeout", column, wanted)
 
 
 def assert_poison_goes_on(redis):
