@@ -18,7 +18,7 @@ from support.assertions import (
     wait_until_ready,
 )
 from support.carried import assert_carried_settings, assert_carried_tasks, carried_tasks
-from support.names import ENTER
+from support.names import ADD, ENTER
 from support.patience import patience
 from support.signals import pauses, retries
 
@@ -227,12 +227,13 @@ KILLED = pytest.mark.step(
 
 
 @KILLED
+@pytest.mark.parametrize("name", [ENTER, ADD])
 @pytest.mark.parametrize("option", ["acks_late", "reject_on_worker_lost"])
-def test_settings_for_killed_tasks(app, option):
+def test_settings_for_killed_tasks(app, option, name):
     """celeryconfig.py needs task_acks_late and task_reject_on_worker_lost, both True."""
-    found = getattr(find_task(app, ENTER), option)
+    found = getattr(find_task(app, name), option)
     assert found is True, (
-        f"celeryconfig.py should set task_{option} to True, but enter_request has {found}."
+        f"celeryconfig.py should set task_{option} to True, but {name} has {found}."
     )
 
 
@@ -282,6 +283,11 @@ def test_star_refund(app, app_under_test, ledger):
     assert_result("refund_request, killed after its entry and run again,", result, -500.0)
     assert_task_returns(app, REFUND, ("pay",), -500.0)
     assert_task_returns(app, REFUND, ("rent",), 0.0)
+    balance = fetch(find_task(app, ENTER).delay("pay", 2000))
+    assert balance == 0.0, (
+        "refund_request should leave the entry under pay, so that the same pay changes nothing, but"
+        f" then the balance is {balance}."
+    )
 
 
 @pytest.mark.star(
