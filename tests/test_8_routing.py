@@ -13,6 +13,7 @@ from support.assertions import (
     assert_raises,
     assert_result,
     assert_task_returns,
+    describe,
     fetch,
     find_task,
     suggest_setting,
@@ -32,9 +33,10 @@ def enter(app, ledger):
     task = find_task(app, ENTER)
     try:
         app.amqp.router.route({}, ENTER)
-    except QueueNotFound as error:
+    except Exception as error:  # noqa: BLE001  whatever the attempt's routes raise
         raise AssertionError(
-            f"enter_request should be sent to the queue ledger, but this was raised: {error}"
+            "enter_request should be sent to the queue ledger, but task_routes raised"
+            f" {describe(error)}"
         ) from None
     return task
 
