@@ -71,9 +71,13 @@ def test_calls_share_a_connection(rates, bank):
 @pytest.mark.step(
     "two threads have two connections, and importing the module makes none", "what-fork-copies"
 )
-def test_each_thread_has_a_connection(rates, bank):
+def test_each_thread_has_a_connection(rates, bank, monkeypatch):
     """An attribute of a threading.local() has a value of its own in each thread."""
-    assert_connections(bank, 0, "Importing libs.rates")
+    opened = []
+    with monkeypatch.context() as changed:
+        changed.setattr(HTTPConnection, "connect", lambda self: opened.append(self))
+        importlib.reload(rates)
+    assert not opened, "Importing libs.rates should open no connection, but it opens one."
     for _ in range(2):
         assert_dollars(rates)
     with ThreadPoolExecutor(1) as other:
@@ -127,6 +131,8 @@ def test_a_silent_bank(rates, bank, monkeypatch):
     monkeypatch.setattr(HTTPConnection, "connect", note_timeout)
     assert_dollars(rates)
     [timeout] = timeouts
+    if not isinstance(timeout, int | float):
+        timeout = None  # http.client has an object there
     assert timeout and timeout <= 10, (
         "A connection should have a timeout that ends before the task's soft limit of 10 seconds,"
         f" such as chapter 6's 5, but it has {timeout}."
