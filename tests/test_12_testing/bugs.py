@@ -221,7 +221,8 @@ def pauses():
         except rates.BankBusy as error:
             raise tasks.rate_request.retry(exc=error, countdown=error.seconds) from error
         except rates.BankError as error:
-            raise tasks.rate_request.retry(exc=error) from error
+            delay = tasks.rate_request.default_retry_delay  # passed on, as backoff would do
+            raise tasks.rate_request.retry(exc=error, countdown=delay) from error
 
     tasks.rate_request.retry_backoff = False
     tasks.rate_request.run = run
