@@ -62,7 +62,10 @@ def three_calls():
         time.sleep(0.1)
     for result in running, waiting, later:
         result.revoke(terminate=True)
-    raise RuntimeError("No worker runs one call and holds two: start one with -c 1, after change 2")
+    raise RuntimeError(
+        "No worker runs one call and holds two. Type make chapter-11-change N=2 unless you have, and"
+        ' start it with make chapter-11-worker ARGS="-E -c 1".'
+    )
 
 
 def names_and_processes(reply):
