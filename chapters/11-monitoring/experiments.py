@@ -63,8 +63,8 @@ def three_calls():
     for result in running, waiting, later:
         result.revoke(terminate=True)
     raise RuntimeError(
-        "No worker runs one call and holds two. Type make chapter-11-change N=2, unless you did, and"
-        ' start it with make chapter-11-worker ARGS="-E -c 1".'
+        "No worker runs one call and holds two. Type make chapter-11-change N=2, unless you did,"
+        ' and start it with make chapter-11-worker ARGS="-E -c 1".'
     )
 
 
