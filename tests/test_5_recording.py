@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 from celery import chord, group
+from support.assertions import wait_until_ready
 from support.names import ADD, XSUM
+from support.nodes import stopped
 from support.recordings import HASTE, assert_recording, not_elsewhere, recorded
 
 RECORDINGS = Path(__file__).parent / "test_5_canvas"
@@ -30,6 +32,11 @@ def test_group(app_under_test, calls):
 
 def test_chord(app, app_under_test, calls):
     with recorded(app_under_test) as events:
-        app_under_test.add_worker()
-        chord(calls)(app.tasks[XSUM].s()).get(timeout=30)
+        worker = app_under_test.add_worker()
+        wait_until_ready(worker)
+        with stopped(worker):
+            result = chord(calls)(app.tasks[XSUM].s())
+            # As get does, which may come too late: the members are quick.
+            app.backend.result_consumer.consume_from(result.id)
+        result.get(timeout=30)
     assert_recording(RECORDINGS / "chord.json", events)

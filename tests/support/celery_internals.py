@@ -4,6 +4,7 @@ Each was checked on Celery 5.1.2 and 5.7.0, with their kombu and billiard.
 """
 
 from contextlib import contextmanager
+from functools import partial
 
 import celery.app.builtins  # noqa: F401  registers Celery's own tasks, before CELERY_TASKS is set
 from billiard import einfo
@@ -68,7 +69,10 @@ def restore_messages(app, **transport_options):
 @contextmanager
 def asking_for_a_message(url, queue):
     """Ask Redis for a message with BRPOP, as a worker's event loop does; close the connection
-    after the block, as at a stop."""
+    after the block, as at a stop.
+
+    A worker asks for a second at a time, in which a busy machine may not get a message sent.
+    """
 
     def ignore(*_):
         pass
@@ -80,6 +84,7 @@ def asking_for_a_message(url, queue):
     poller = connection.transport.cycle
     poller.poller = eventio.poll()
     poller.add(channel)
+    channel._brpop_start = partial(channel._brpop_start, timeout=60)
     poller._register_BRPOP(channel)
     try:
         yield

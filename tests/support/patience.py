@@ -19,6 +19,13 @@ def patience(seconds):
     return LONG
 
 
+def lookout(seconds):
+    """Return how long to look for what should not happen: longer for an answer that does it."""
+    if is_wrong:
+        return LONG
+    return seconds
+
+
 @contextmanager
 def short_waits():
     """Wait for no longer than for an attempt: what runs in the block is a wrong answer."""
