@@ -175,11 +175,12 @@ def take_back(text, diffs):
 def find_typed(text, committed, diffs):
     """Return those diffs that a learner has typed: their new lines are in the text, not in git."""
     typed = []
-    for diff in diffs:
-        is_there = apply_diff(text, invert(diff)) is not None
+    for diff in reversed(diffs):  # a later change may have changed the lines of an earlier one
+        before = apply_diff(text, invert(diff))
         is_committed = apply_diff(committed, invert(diff)) is not None
-        if is_there and not is_committed:
-            typed.append(diff)
+        if before is not None and not is_committed:
+            typed.insert(0, diff)
+            text = before
     return typed
 
 

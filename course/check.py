@@ -113,7 +113,8 @@ def try_import(folder, names, report):
 
 def describe_timeout(text, folder):
     """Return a sentence for a traceback of faulthandler."""
-    question = f"should finish within {IMPORT_SECONDS} seconds, and didn't: does it loop, or wait?"
+    causes = "does it loop or wait, or is this machine very busy?"
+    question = f"should finish within {IMPORT_SECONDS} seconds, and didn't: {causes}"
     place = re.search(rf'File "{re.escape(str(folder))}/(.+?)", line (\d+)', text)
     if place:
         return f"{place[1]}, line {place[2]}: importing this {question}"
@@ -137,7 +138,7 @@ def receive(reader):
             seconds = report["seconds"]
             if begun == 1:
                 seconds = max(seconds, FIRST_STEP_SECONDS)
-        question = "does your code loop, or wait for something?"
+        question = "does your code loop or wait, or is this machine very busy?"
         sentence = f"This should end, and did not within {seconds} seconds: {question}"
         yield {"what": "failed", "sentence": sentence}
         return

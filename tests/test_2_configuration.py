@@ -2,9 +2,11 @@
 
 import importlib.util
 import runpy
+from types import SimpleNamespace
 
 import pytest
 from celery import Celery
+from celery.worker import control
 from kombu.utils.url import parse_url
 from support.assertions import (
     assert_logged,
@@ -137,6 +139,15 @@ def test_settings_come_from_the_code_or_from_an_object(app):
     other = Celery("other")
     other.config_from_object(Settings)
     assert_setting(other, "result_expires", 60)
+
+
+def test_a_worker_shows_a_misspelt_setting():
+    other = Celery("other")
+    other.conf.result_expire = 60
+    found = control.conf(SimpleNamespace(app=other))
+    assert found.get("result_expire") == 60, (
+        f"inspect conf should show the setting result_expire, but it shows {found}."
+    )
 
 
 def test_the_name_of_a_file_is_no_module(app):

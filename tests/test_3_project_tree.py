@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import subprocess
+import sys
 
 import pytest
 from celery import Celery
@@ -244,6 +245,23 @@ def test_an_app_discovers_the_module_tasks_of_a_package(package):
     app.loader.import_default_modules()
     assert f"{package.name}.tasks.shout" in app.tasks, (
         "The app should discover the task in the package's tasks.py."
+    )
+
+
+def test_only_include_looks_in_the_current_folder(package, monkeypatch):
+    (package / "text.py").write_text(TASK)
+    (package / "tasks.py").write_text(TASK)
+    monkeypatch.chdir(package.parent)
+    folders = [folder for folder in sys.path if folder not in ("", str(package.parent))]
+    monkeypatch.setattr(sys, "path", folders)
+    discovering = Celery("discovering", set_as_current=False)
+    discovering.autodiscover_tasks([package.name])
+    with assert_raises(ModuleNotFoundError, "autodiscover_tasks shouldn't find the package"):
+        discovering.loader.import_default_modules()
+    including = Celery("including", include=[f"{package.name}.text"], set_as_current=False)
+    including.loader.import_default_modules()
+    assert f"{package.name}.text.shout" in including.tasks, (
+        "include should find the module in the current folder."
     )
 
 

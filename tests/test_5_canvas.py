@@ -237,6 +237,12 @@ def test_group_piped_into_a_task_is_a_chord(add, xsum):
     kind = type(piped).__name__.strip("_")
     assert kind == "chord", f"A group piped into a task should become a chord, but it is a {kind}."
     assert_result("The group piped into xsum_request", piped.delay(), 90)
+    alone = group([add.s(3, 4)])
+    assert_result("A group of one piped into xsum_request", (alone | xsum.s()).delay(), 7)
+    # add needs a number, and would refuse a list.
+    assert_result("What follows a group of one in a chain", chain(alone, add.s(1)).delay(), 8)
+    behind = add.s(1, 1) | group([add.s(3)]) | add.s(1)
+    assert_result("What follows a group of one behind a task", behind.delay(), 6)
 
 
 # What goes wrong.

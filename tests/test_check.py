@@ -10,6 +10,7 @@ from course import change, progress
 from course.chapters import CHAPTERS, ROOT
 from course.check import Check, find_import_problem
 from course.events import Reader, parse_command
+from course.lesson import apply_diff
 from course.messages import Printer
 
 CHAPTER_1 = ROOT / "chapters" / CHAPTERS[0]
@@ -145,6 +146,18 @@ def test_a_change_is_made_and_taken_back(tmp_path, attempt, monkeypatch, capsys)
     assert "has no change of the lesson" in capsys.readouterr().out, (
         "A second undo should have nothing to do."
     )
+
+
+def test_a_typed_change_of_a_typed_change_is_taken_back():
+    """Chapter 4's second change of mean.py replaces what its first has made."""
+    blocks = [block for blocks in change.find_changes("4") for block in blocks]
+    diffs = [block.source for block in blocks if block.label == "mean.py"]
+    text = ""
+    for diff in diffs:
+        text = apply_diff(text, diff)
+    typed = change.find_typed(text, "", diffs)
+    before, _ = change.take_back(text, typed)
+    assert before == "", f"undo should take mean.py back, but it leaves {before!r}."
 
 
 def test_a_change_that_git_restore_took_back(tmp_path, attempt, monkeypatch):
