@@ -35,7 +35,7 @@ from support.compose_files import (
     assert_worker_is_asked_alone,
 )
 from support.names import ADD, ALONE
-from support.nodes import AppUnderTest
+from support.nodes import AppUnderTest, stopped
 from support.tls import TlsProxy, make_certificate
 
 from course.chapters import find_folder
@@ -614,7 +614,7 @@ def test_what_a_waiting_message_costs_redis(app, app_under_test):
 def test_what_a_worker_costs_redis(worker, app, app_under_test):
     """With mingle and gossip, as by default, an idle worker has ten connections.
 
-    Each process opens another with its first result.
+    Each process or thread opens another with its first result.
     """
     redis = app_under_test.broker.client
 
@@ -624,25 +624,38 @@ def test_what_a_worker_costs_redis(worker, app, app_under_test):
     wait_until(lambda: count_connections() == 10)
     found = count_connections()
     assert found == 10, f"An idle worker should have 10 connections, but it has {found}."
+    with stopped(worker):
+        for number in range(20):
+            app.tasks[ADD].delay(number, number)
+        wanted = count_connections() + 2
+    wait_until(lambda: count_connections() == wanted)
+    more = count_connections() - wanted + 2
+    assert more == 2, f"Two processes should open 2 more for their results, but open {more}."
 
 
 @pytest.mark.isolated(server=True, count=0)
 def test_a_full_redis(app, app_under_test):
-    """It refuses a task, and its workers die one after the other until it has more memory."""
+    """It refuses a task, and its workers die one after the other until it has more memory.
+
+    The first had taken a message, which is lost.
+    """
     redis = app_under_test.broker.client
-    results = [app.tasks[ADD].delay(number, number) for number in range(50)]
-    redis.config_set("maxmemory-policy", "noeviction")
-    redis.config_set("maxmemory", 1)
+    first = wait_until_ready(app_under_test.add_worker(ALONE))
+    with stopped(first):
+        results = [app.tasks[ADD].delay(number, number) for number in range(50)]
+        redis.config_set("maxmemory-policy", "noeviction")
+        redis.config_set("maxmemory", 1)
     sentence = "apply_async should raise OperationalError when Redis has no memory left"
     with assert_raises(OperationalError, sentence):
         app.tasks[ADD].apply_async((4, 4), retry=False)
-    for _ in range(2):
-        worker = app_under_test.add_worker(ALONE)
+    for worker in first, app_under_test.add_worker(ALONE):
         assert wait_until(lambda worker=worker: worker.status == "exited", WARM_STOP), (
             f"A worker should end when Redis is full, but it goes on:\n{worker.logs()}"
         )
         for text in ("Unrecoverable error", "maxmemory"):
             assert text in worker.logs(), f"The worker should log {text!r}:\n{worker.logs()}"
+    left = redis.llen("celery") + redis.hlen("unacked")
+    assert left < 50, "The first worker should have lost a message, but all 50 are left."
     redis.config_set("maxmemory", 0)
     app_under_test.add_worker(ALONE)
 

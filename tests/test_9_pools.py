@@ -59,7 +59,7 @@ def test_prefork_drops_a_revoked_message(celery_setup, app, worker, redis):
     assert isinstance(found, TaskRevokedError), f"A message should be revoked, not {found!r}."
 
 
-@pytest.mark.row("`revoke()` of a message that a worker with threads holds")
+@pytest.mark.row("`revoke()` of a message that waits for a worker's thread")
 @pytest.mark.isolated(slow_tasks=True, args=["-P", "threads", "-c", "1"])
 def test_threads_and_a_revoked_message(celery_setup, app, worker, redis):
     found = revoke_what_waits(app, worker, redis)
