@@ -117,7 +117,7 @@ def test_chord_of_a_killed_worker_is_finished_by_the_next(worker, app, app_under
 
 @pytest.mark.isolated(slow_tasks=True, settings=SOON)
 def test_message_with_an_eta_past_the_visibility_timeout_runs_twice(worker, app, redis):
-    result = app.tasks["slow.nap"].apply_async((0, "awake"), countdown=3)
+    result = app.tasks["slow.nap"].apply_async((0, "awake"), countdown=5)
     wait_until(lambda: redis.hlen("unacked"))
     with stopped(worker):
         time.sleep(1.1)
