@@ -177,8 +177,8 @@ def redbeat(app_under_test, start):
     with (app_under_test.folder / "tasks" / "celery.py").open("a") as module:
         module.write(REDBEAT)
 
-    def redbeat():
-        return start("-S", "redbeat.RedBeatScheduler", "--max-interval=1")
+    def redbeat(interval=1):
+        return start("-S", "redbeat.RedBeatScheduler", f"--max-interval={interval}")
 
     return redbeat
 
@@ -236,6 +236,12 @@ def test_a_redbeat_that_has_lost_its_lock_exits(app_under_test, redbeat):
     wait_until(lambda: has_exited(beat), 60)
     assert has_exited(beat) and "LockNotOwnedError" in beat.logs(), (
         f"RedBeat should exit with LockNotOwnedError without its lock.\n{beat.logs()}"
+    )
+    # With a lock that is shorter than the interval, it exits too.
+    append_settings(app_under_test, 'redbeat_lock_timeout = 1\nentry["schedule"] = 3600\n')
+    beat = redbeat(interval=2)
+    assert wait_until(lambda: has_exited(beat), 60) and "extend" in beat.logs(), (
+        f"RedBeat should exit when its lock is shorter than its interval.\n{beat.logs()}"
     )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from celery import chord
 from celery.exceptions import TaskRevokedError
+from loguru import logger
 from support.assertions import (
     WARM_STOP,
     ask_workers,
@@ -231,8 +232,24 @@ def assert_lines_have_ids(worker, app):
 )
 def test_each_line_has_the_id(worker, app):
     """In tasks/celery.py, logger.configure takes a patcher, a function that puts
-    current_task.request.id into record["extra"], and a format that has it."""
+    app.current_worker_task.request.id into record["extra"], and a format that has it."""
     assert_lines_have_ids(worker, app)
+
+
+def test_a_task_that_another_calls_logs_with_its_id(app):
+    @app.task(name="tests.caller", shared=False)
+    def caller():
+        return find_task(app, ADD)(4, 4)
+
+    lines = []
+    sink = logger.add(lines.append, format="{extra[id]} {message}")
+    caller.apply(task_id="id-of-the-caller")
+    logger.remove(sink)
+    del app.tasks[caller.name]
+    without = [line for line in lines if not line.startswith("id-of-the-caller ")]
+    assert lines and not without, (
+        f"A task that is called as a function should log with its caller's id, but: {lines}"
+    )
 
 
 @pytest.mark.isolated(args=["-P", "threads", *ALONE])
@@ -720,13 +737,35 @@ def test_a_restart_forgets_unless_there_is_a_file(app, app_under_test):
     )
 
 
-@pytest.mark.isolated(count=0, args=["--without-gossip"])
+def assert_state_when_revoked(app, workers, task_id, wanted):
+    """Revoke a task; fail unless its state is this one once all workers have heard of it."""
+    app.control.revoke(task_id)
+    for worker in workers:
+        wait_until(lambda worker=worker: task_id in worker.logs().rpartition(REVOKED)[2])
+    found = app.AsyncResult(task_id).state
+    assert found == wanted, f"With two workers, the state should be {wanted}, but it is {found}."
+
+
+@pytest.mark.isolated(count=0, slow_tasks=True, args=["--without-gossip"])
 @processes_only
 def test_another_worker_tells_what_is_revoked(app, app_under_test):
+    redis = app_under_test.broker.client
     restarted = app_under_test.add_worker(["-Q", "celery", "-n", "celery@%h"])
     other = app_under_test.add_worker(["-Q", "ledger", "-n", "ledger@%h"])
-    for worker in (restarted, other):
+    workers = (restarted, other)
+    for worker in workers:
         wait_until_ready(worker)
+    running = app.tasks["slow.held"].delay()
+    wait_until(lambda: redis.get("begun"))
+    wanted = "REVOKED"
+    if PINNED:
+        wanted = "PENDING"
+    assert_state_when_revoked(app, workers, running.id, wanted)
+    redis.set("released", 1)
+    carried_on = wait_until(lambda: state_of(app, running) == "SUCCESS")
+    assert carried_on, "A running task that is revoked should carry on, but it hasn't ended."
+    app.backend.store_result("of a report", {"done": 1}, "PROGRESS")
+    assert_state_when_revoked(app, workers, "of a report", "PROGRESS")
     result = revoke_later(app, restarted, "celery", 3600)
     wait_until(lambda: result.id in other.logs())
     restarted.restart()

@@ -48,25 +48,31 @@ def revoke_what_waits(app, worker, redis):
     waiting = app.tasks["slow.nap"].delay(0, "second")
     worker.wait_for_log(f"slow.nap[{waiting.id}] received")
     app.control.revoke(waiting.id)
-    worker.wait_for_log("flagged as revoked")
+    worker.wait_for_log(f"flagged as revoked: {waiting.id}")
     redis.set("released", 1)
-    return waiting.get(timeout=30, propagate=False)
+    return waiting
 
 
 @pytest.mark.isolated(slow_tasks=True, args=["-c", "1"])
 def test_prefork_drops_a_revoked_message(celery_setup, app, worker, redis):
-    found = revoke_what_waits(app, worker, redis)
+    found = revoke_what_waits(app, worker, redis).get(timeout=30, propagate=False)
     assert isinstance(found, TaskRevokedError), f"A message should be revoked, not {found!r}."
 
 
 @pytest.mark.row("`revoke()` of a message that waits for a worker's thread")
 @pytest.mark.isolated(slow_tasks=True, args=["-P", "threads", "-c", "1"])
 def test_threads_and_a_revoked_message(celery_setup, app, worker, redis):
-    found = revoke_what_waits(app, worker, redis)
+    later = app.tasks["slow.nap"].apply_async((0,), countdown=4)
+    worker.wait_for_log(f"slow.nap[{later.id}] received")
+    app.control.revoke(later.id)
+    waiting = revoke_what_waits(app, worker, redis)
+    found = waiting.get(timeout=30, propagate=False)
     if PINNED:
         assert found == "second", f"Celery 5.1 should run the task, but its result is {found!r}."
     else:
         assert isinstance(found, TaskRevokedError), f"Celery 5.7 should revoke it, not {found!r}."
+    worker.wait_for_log(f"Task slow.nap[{waiting.id}] succeeded")
+    worker.wait_for_log(f"Discarding revoked task: slow.nap[{later.id}]")
 
 
 @pytest.mark.parametrize("option", ["--max-tasks-per-child=1", "--max-memory-per-child=1"])

@@ -2,7 +2,7 @@
 
 import sys
 
-from celery import Celery, Task, current_task
+from celery import Celery, Task
 from loguru import logger
 
 LINE = "{time} | {level: <8} | {extra[id]} | {name}:{function}:{line} - {message}"
@@ -11,8 +11,8 @@ LINE = "{time} | {level: <8} | {extra[id]} | {name}:{function}:{line} - {message
 def add_id(record):
     """Add the id of the running task to a line of the log, or None outside of tasks."""
     record["extra"]["id"] = None
-    if current_task:
-        record["extra"]["id"] = current_task.request.id
+    if app.current_worker_task:
+        record["extra"]["id"] = app.current_worker_task.request.id
 
 
 class LoggedTask(Task):
