@@ -11,14 +11,18 @@ from course.environment import command_output
 ESTABLISHED = "01"
 
 
-def find_socket(port):
-    """Return the name that /proc gives to the socket of a local TCP port, or ""."""
+def find_sockets(port):
+    """Return the names that /proc gives to the open sockets of a local TCP port.
+
+    There may be several: connections to different servers may share a port.
+    """
+    sockets = set()
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
-        is_open = fields[3] == ESTABLISHED  # a port may still have connections that were closed
+        is_open = fields[3] == ESTABLISHED
         if is_open and int(fields[1].rpartition(":")[2], 16) == port:
-            return f"socket:[{fields[9]}]"
-    return ""
+            sockets.add(f"socket:[{fields[9]}]")
+    return sockets
 
 
 def read_links(folder):
@@ -32,14 +36,14 @@ def read_links(folder):
 
 
 def find_pids(port):
-    """Return the PIDs of the local processes that share the socket of a TCP port."""
+    """Return the PIDs of the local processes that have a socket of a TCP port."""
     if not Path("/proc/net/tcp").exists():
         listed = command_output("lsof", "-nP", "-t", f"-iTCP:{port}") or ""
         return [int(pid) for pid in listed.split()]
-    socket = find_socket(port)
+    sockets = find_sockets(port)
     pids = []
     for folder in Path("/proc").glob("[0-9]*/fd"):
-        if socket in read_links(folder):
+        if sockets & read_links(folder):
             pids.append(int(folder.parent.name))
     return pids
 
